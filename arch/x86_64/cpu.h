@@ -1,0 +1,21 @@
+// What the processor offers beside memory and registers: a pause, a cycle counter, a cache line.
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+
+namespace weft::arch {
+
+// Two hot words that different threads write must be at least this far apart.
+inline constexpr std::size_t kCacheLine = 64;
+
+// Tells the core that this is a spin loop. Call from: any thread.
+inline void pause() { __builtin_ia32_pause(); }
+
+// Cycles of a constant-rate counter; not ordered with other instructions. Call from: any thread.
+inline std::uint64_t cycles() { return __builtin_ia32_rdtsc(); }
+
+// Starts to load the cache line of `address`; any address is allowed. Call from: any thread.
+inline void prefetch(const void* address) { __builtin_prefetch(address, 1, 3); }
+
+}  // namespace weft::arch

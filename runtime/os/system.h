@@ -1,0 +1,62 @@
+// The system calls of the runtime, behind one seam at which a test can make call k fail.
+//
+//   long r = os::system::mmap(nullptr, bytes, PROT_READ | PROT_WRITE, flags, -1, 0);
+//   if (r < 0) return errno_to_status(-r, "mmap");
+//
+// Every function returns what the kernel returns: a value, or a negative errno. `errno` is never used:
+// it belongs to the fiber.
+//
+// Requires: nothing. Promises: with no fault armed, a call costs one load and a predicted branch more.
+#pragma once
+
+#include <atomic>
+#include <cstddef>
+#include <cstdint>
+
+#include <sys/types.h>
+
+namespace weft::os::system {
+
+enum class Call : std::uint8_t {
+  kMmap, kMunmap, kMprotect, kMadvise, kClone, kIoUringSetup, kIoUringRegister, kIoUringEnter,
+  kEventfd, kSigaltstack, kSocket, kBind, kListen, kSetsockopt, kAccept, kShutdown, kClose, kSend,
+  kCount,
+};
+
+// ---- The seam. For tests only; one fault may be armed at a time, by any thread.
+
+// Fails call number `nth` (counted from 0, over all threads, from now on) of kind `call` with `error`
+// and the `repeat - 1` calls of that kind after it. Only calls that `advice` matches count where it is
+// not -1 (madvise, or the prot of mmap and mprotect).
+void arm_fault(Call call, unsigned nth, int error, unsigned repeat = 1, int advice = -1);
+void disarm_faults();
+// How many calls of that kind were made since the last arm_fault or disarm_faults.
+unsigned calls_seen(Call call);
+
+namespace internal {
+extern std::atomic<bool> faults_armed;
+// The negative errno to return, or 0 to make the call.
+int consult(Call call, int advice);
+inline int fault(Call call, int advice = -1) {
+  // relaxed: a test arms its fault before it starts the threads that must see it.
+  return faults_armed.load(std::memory_order_relaxed) ? consult(call, advice) : 0;
+}
+}  // namespace internal
+
+// ---- Memory
+long mmap(void* at, std::size_t bytes, int prot, int flags, int fd, off_t offset);
+int munmap(void* at, std::size_t bytes);
+int mprotect(void* at, std::size_t bytes, int prot);
+int madvise(void* at, std::size_t bytes, int advice);
+
+// ---- Descriptors
+int eventfd(unsigned value, int flags);
+int close(int fd);
+int socket(int domain, int type, int protocol);
+int bind(int fd, const void* address, unsigned length);
+int listen(int fd, int backlog);
+int setsockopt(int fd, int level, int name, const void* value, unsigned length);
+int shutdown(int fd, int how);
+long send(int fd, const void* bytes, std::size_t length, int flags);
+
+}  // namespace weft::os::system
