@@ -1,0 +1,113 @@
+#include "runtime/os/system.h"
+
+#include <sys/syscall.h>
+
+#include "arch/x86_64/syscall.h"
+
+namespace weft::os::system {
+namespace internal {
+
+std::atomic<bool> faults_armed{false};
+
+}  // namespace internal
+
+namespace {
+
+struct Fault {
+  std::atomic<unsigned> seen{0};
+  std::atomic<unsigned> first{~0u};
+  std::atomic<unsigned> end{0};
+  std::atomic<int> error{0};
+  std::atomic<int> advice{-1};
+};
+
+Fault faults[static_cast<unsigned>(Call::kCount)];
+
+Fault& fault_of(Call call) { return faults[static_cast<unsigned>(call)]; }
+
+// Every function below is one of these: the fault, or the call.
+template <class... A>
+long make(Call call, long number, int advice, A... arguments) {
+  if (int error = internal::fault(call, advice)) return error;
+  return arch::syscall(number, arguments...);
+}
+
+}  // namespace
+
+namespace internal {
+
+int consult(Call call, int advice) {
+  // relaxed: the counters publish nothing; a test arms before it starts the threads that call.
+  Fault& fault = fault_of(call);
+  const int wanted = fault.advice.load(std::memory_order_relaxed);
+  if (wanted != -1 && wanted != advice) return 0;
+  const unsigned index = fault.seen.fetch_add(1, std::memory_order_relaxed);
+  const bool hit = index >= fault.first.load(std::memory_order_relaxed) &&
+                   index < fault.end.load(std::memory_order_relaxed);
+  return hit ? -fault.error.load(std::memory_order_relaxed) : 0;
+}
+
+}  // namespace internal
+
+void arm_fault(Call call, unsigned nth, int error, unsigned repeat, int advice) {
+  // relaxed: as in consult().
+  Fault& fault = fault_of(call);
+  fault.seen.store(0, std::memory_order_relaxed);
+  fault.first.store(nth, std::memory_order_relaxed);
+  fault.end.store(repeat > ~0u - nth ? ~0u : nth + repeat, std::memory_order_relaxed);
+  fault.error.store(error, std::memory_order_relaxed);
+  fault.advice.store(advice, std::memory_order_relaxed);
+  internal::faults_armed.store(true, std::memory_order_release);  // after the plan above
+}
+
+void disarm_faults() {
+  internal::faults_armed.store(false, std::memory_order_relaxed);  // relaxed: as in consult()
+  for (Fault& fault : faults) {
+    fault.seen.store(0, std::memory_order_relaxed);
+    fault.first.store(~0u, std::memory_order_relaxed);
+    fault.end.store(0, std::memory_order_relaxed);
+    fault.advice.store(-1, std::memory_order_relaxed);
+  }
+}
+
+unsigned calls_seen(Call call) {
+  return fault_of(call).seen.load(std::memory_order_relaxed);  // relaxed: a statistic
+}
+
+long mmap(void* at, std::size_t bytes, int prot, int flags, int fd, off_t offset) {
+  return make(Call::kMmap, SYS_mmap, prot, at, bytes, prot, flags, fd, offset);
+}
+int munmap(void* at, std::size_t bytes) {
+  return static_cast<int>(make(Call::kMunmap, SYS_munmap, -1, at, bytes));
+}
+int mprotect(void* at, std::size_t bytes, int prot) {
+  return static_cast<int>(make(Call::kMprotect, SYS_mprotect, prot, at, bytes, prot));
+}
+int madvise(void* at, std::size_t bytes, int advice) {
+  return static_cast<int>(make(Call::kMadvise, SYS_madvise, advice, at, bytes, advice));
+}
+int eventfd(unsigned value, int flags) {
+  return static_cast<int>(make(Call::kEventfd, SYS_eventfd2, -1, value, flags));
+}
+int close(int fd) { return static_cast<int>(make(Call::kClose, SYS_close, -1, fd)); }
+int socket(int domain, int type, int protocol) {
+  return static_cast<int>(make(Call::kSocket, SYS_socket, -1, domain, type, protocol));
+}
+int bind(int fd, const void* address, unsigned length) {
+  return static_cast<int>(make(Call::kBind, SYS_bind, -1, fd, address, length));
+}
+int listen(int fd, int backlog) {
+  return static_cast<int>(make(Call::kListen, SYS_listen, -1, fd, backlog));
+}
+int setsockopt(int fd, int level, int name, const void* value, unsigned length) {
+  return static_cast<int>(
+      make(Call::kSetsockopt, SYS_setsockopt, -1, fd, level, name, value, length));
+}
+int shutdown(int fd, int how) {
+  return static_cast<int>(make(Call::kShutdown, SYS_shutdown, -1, fd, how));
+}
+long send(int fd, const void* bytes, std::size_t length, int flags) {
+  return make(Call::kSend, SYS_sendto, -1, fd, bytes, length, flags, nullptr, 0);
+}
+
+}  // namespace weft::os::system
