@@ -1,0 +1,107 @@
+// The switch: how a worker's stack and its fibers' stacks take turns on one kernel thread.
+//
+// A worker calls weft_loop once. The loop calls weft_next, which says who runs next, moves rsp to that
+// fiber's stack, restores six registers and returns into the fiber. A fiber stops by calling weft_leave,
+// which saves the six, moves rsp back to the worker's stack and jumps into the middle of the loop. So
+// every return instruction returns where its call came from, as the return-stack predictor expects, and
+// whatever must happen after a fiber has left its stack happens in weft_next, on the worker's stack.
+//
+// Only what the psABI calls callee-saved is kept: the compiler has already saved the rest around the
+// call. Not kept, on purpose: vector registers and flags (caller-saved), mxcsr and the x87 control word
+// (one value for the whole process; a fiber that wants its own keeps it in C++), the fs base (it is the
+// kernel thread's), errno and the C++ exception globals (kept in C++ by the caller of weft_leave).
+//
+// A suspended fiber, and a worker while a fiber runs, as their saved rsp points to them:
+//
+//        rsp + 48   return address
+//        rsp + 40   rbp
+//        rsp + 32   rbx
+//        rsp + 24   r12
+//        rsp + 16   r13
+//        rsp +  8   r14
+//        rsp +  0   r15           (a worker has 8 bytes of padding below)
+//
+// Both objects hold that rsp in their first 8 bytes; switch.h says so in C++ terms.
+
+#include "arch/x86_64/asm.h"
+
+        .macro  save_callee_saved
+        .irp    register, rbp, rbx, r12, r13, r14, r15
+        pushq   %\register
+        .cfi_adjust_cfa_offset 8
+        .cfi_rel_offset %\register, 0
+        .endr
+        .endm
+
+        .macro  restore_callee_saved
+        .irp    register, r15, r14, r13, r12, rbx, rbp
+        popq    %\register
+        .cfi_adjust_cfa_offset -8
+        .cfi_restore %\register
+        .endr
+        .endm
+
+        .text
+
+// void weft_loop(void* worker)
+//
+//   in         rdi = the worker; its first 8 bytes belong to the loop
+//   out        returns when weft_next(worker) has returned null
+//   preserves  rbx, rbp, r12 to r15
+//   clobbers   everything else
+FUNCTION(weft_loop)
+        endbr64                         // may be the target of an indirect call
+        save_callee_saved
+        subq    $8, %rsp                // align for the call below
+        .cfi_adjust_cfa_offset 8
+        movq    %rdi, %rbx              // the worker, for as long as the loop runs
+        movq    %rsp, 0(%rdi)
+.Lnext: movq    %rbx, %rdi
+        call    weft_next
+        .cfi_remember_state
+        testq   %rax, %rax
+        jz      .Lstop
+        movq    0(%rax), %rsp           // the fiber's stack, as weft_leave or the seed left it
+        .cfi_adjust_cfa_offset -8       // the same six registers, without the padding
+        movq    %rbx, %rax              // weft_leave returns the worker that resumed its fiber
+        restore_callee_saved
+        retq
+        .cfi_restore_state
+.Lstop: addq    $8, %rsp
+        .cfi_adjust_cfa_offset -8
+        restore_callee_saved
+        retq
+END_FUNCTION(weft_loop)
+
+// void* weft_leave(void* fiber, void* worker)
+//
+//   in         rdi = the running fiber, rsi = the worker that runs it
+//   out        rax = the worker that resumed the fiber, when one does
+//   preserves  rbx, rbp, r12 to r15
+//   clobbers   everything else
+FUNCTION(weft_leave)
+        endbr64                         // may be the target of an indirect call
+        save_callee_saved
+        movq    %rsp, 0(%rdi)
+        movq    %rsi, %rbx              // what the loop holds there
+        movq    0(%rsi), %rsp
+        .cfi_adjust_cfa_offset 8        // now the loop's frame: the same six, and its padding
+        jmp     .Lnext
+END_FUNCTION(weft_leave)
+
+// void weft_entry()
+//
+//   in         r12 = entry, r13 = its argument, rax = the worker, rsp 16-byte aligned
+//   out        never returns
+//   preserves  nothing
+//   clobbers   everything
+FUNCTION(weft_entry)
+        .cfi_undefined %rip             // the outermost frame: unwinding ends here
+        nop                             // unwinders look up the return address - 1
+        movq    %r13, %rdi
+        movq    %rax, %rsi
+        call    *%r12
+        ud2                             // entry must not return: there is nothing to return to
+END_FUNCTION(weft_entry)
+
+NOT_EXECUTABLE_STACK
