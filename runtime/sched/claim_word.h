@@ -1,0 +1,265 @@
+// ClaimWord: one atomic word per fiber that decides, once per wait, why the fiber resumes.
+//
+//   ClaimWord::Park park = word.park(kCancel);               // the fiber, in its commit step
+//   if (word.claim(epoch)) make_ready(fiber);                // a waker: at most one wins
+//   switch (word.request(kCancel).outcome) { ... }           // a canceller
+//
+// The word holds the fiber's state, the epoch of its wait, what others ask of it (requests), which of
+// those requests may end the present wait (accepts), and, while it waits for an operation, the ring that
+// has the operation.
+//
+//   state      on                              stack                        who moves it on
+//   kFree      its slab's free list            none                         spawn: kNew
+//   kNew       an unstarted deque, or the      none                         the worker that binds a stack:
+//              injection queue                                              kRunnable
+//   kRunnable  a worker, or exactly one of     its own; the worker's only   itself: kParked (in its commit
+//              next-slot, ready queue,         while it runs                step) or kEnded
+//              pinned queue, inbox,
+//              injection queue
+//   kParked    one object's waiting list, or   its own, at rest             the first that changes this
+//              one operation                                                word: kRunnable
+//   kEnded     its group, until counted        given back                   whoever drops the last
+//                                                                           reference: kFree
+//
+// A running fiber and a ready one share a state: nobody but its worker needs to tell them apart, and so
+// neither a yield nor taking a fiber from a queue changes the word.
+//
+// Requires: the block of the fiber is type-stable memory; every change of the word goes through here.
+// Promises: a wait ends once. A request that came before the park is found by the park; one that comes
+// after ends the wait; a wake that claimed first wins, and the request stays for the next wait.
+// Protocol: checked in tests/model over these very functions. [claim]
+#pragma once
+
+#include <cstdint>
+
+#include "runtime/base/atomic.h"
+
+namespace weft::sched {
+
+enum class FiberState : std::uint8_t { kFree, kNew, kRunnable, kParked, kEnded };
+
+// What others may ask of a fiber. A set of them is an integer.
+enum Request : unsigned {
+  kCancel = 1,  // a scope or a deadline: kept until the level that asked is left
+  kDrain = 2,   // the runtime drains: kept for good
+  kClose = 4,   // the stream it waits on is being closed by another fiber
+};
+
+class ClaimWord {
+ public:
+  // A decoded word.
+  struct View {
+    std::uint64_t bits;
+
+    FiberState state() const { return static_cast<FiberState>(bits & 7); }
+    unsigned requests() const { return (bits >> 3) & 7; }
+    unsigned accepts() const { return (bits >> 6) & 7; }
+    bool queued() const { return bits & kQueuedBit; }
+    bool in_ring() const { return bits & kInRingBit; }
+    unsigned ring() const { return (bits >> kRingShift) & 0x3ff; }
+    unsigned runtime() const { return (bits >> kRuntimeShift) & 0x3f; }
+    std::uint32_t epoch() const { return static_cast<std::uint32_t>(bits >> 32); }
+    // Something was asked that may end the present wait.
+    bool interrupted() const { return (requests() & accepts()) != 0; }
+  };
+
+  enum class Outcome {
+    kNoted,    // the fiber finds the request at its next wait
+    kWoken,    // the caller claimed the fiber and must make it runnable
+    kMessage,  // the caller must send the fiber's block to the inbox of worker `ring`
+  };
+  struct Requested {
+    Outcome outcome;
+    unsigned ring;
+  };
+
+  enum class Message {
+    kDrop,     // the wait is over: nothing to do
+    kCancel,   // it waits in this ring: cancel its operation
+    kForward,  // it waits in ring `ring`: send the block on; it still counts as queued
+  };
+  struct Received {
+    Message message;
+    unsigned ring;
+  };
+
+  // ---- The fiber, and the worker that runs it
+
+  // kFree or kEnded -> kNew, with no requests. Call from: whoever owns the block.
+  void begin(unsigned runtime) {
+    std::uint64_t seen = word_.load(std::memory_order_relaxed);  // relaxed: the CAS checks it
+    std::uint64_t wanted;
+    do {
+      wanted = (seen & kEpochMask) | static_cast<std::uint64_t>(FiberState::kNew) |
+               (std::uint64_t{runtime} << kRuntimeShift);
+      // acq_rel [drain]: an RMW, so that a walk over all blocks either finds this fiber or has come
+      // before it; in that case the draining flag, set before the walk, is visible to the fiber.
+    } while (!word_.compare_exchange_weak(seen, wanted, std::memory_order_acq_rel,
+                                          std::memory_order_relaxed));
+  }
+
+  // kNew -> kRunnable. Call from: the worker that binds its stack.
+  void start() { change_state(FiberState::kNew, FiberState::kRunnable); }
+
+  // kRunnable -> kEnded. Call from: the fiber's commit step.
+  void end() { change_state(FiberState::kRunnable, FiberState::kEnded); }
+  // kEnded -> kFree. Call from: whoever dropped the last reference.
+  void free() { change_state(FiberState::kEnded, FiberState::kFree); }
+
+  // The epoch that the fiber's next wait will have. Call from: the fiber; only wakes change it.
+  std::uint32_t epoch() const { return load().epoch(); }
+
+  // Parks on an object: kRunnable -> kParked, unless a request that `accepts` names is there already:
+  // then false, and the fiber stays runnable. Call from: the fiber's commit step.
+  bool park(unsigned accepts) { return park_word(std::uint64_t{accepts} << kAcceptsShift, accepts); }
+
+  // Parks on an operation in ring `ring`; as park().
+  bool park_in_ring(unsigned accepts, unsigned ring) {
+    return park_word(ring_bits(accepts, ring), accepts);
+  }
+
+  // Parks on an operation that the kernel has already, whatever was asked: only its completion may end
+  // this wait. True when something was asked, so that the caller must cancel the operation.
+  bool park_in_ring_regardless(unsigned accepts, unsigned ring) {
+    park_word(ring_bits(accepts, ring), 0);
+    return load().interrupted();
+  }
+
+  // ---- Wakers
+
+  // kParked -> kRunnable, if the wait is still that of `epoch`. True: the caller must make it runnable.
+  // Call from: any thread that holds the lock of the object on which the fiber waits.
+  bool claim(std::uint32_t epoch) {
+    std::uint64_t seen = word_.load(std::memory_order_relaxed);  // relaxed: the CAS checks it
+    while (true) {
+      const View view{seen};
+#if WEFT_PLANT == 12
+      if (view.state() != FiberState::kParked) return false;
+#else
+      if (view.state() != FiberState::kParked || view.epoch() != epoch) return false;
+#endif
+      // release: what the waker handed over; acquire: what the fiber left when it parked. [claim]
+      if (word_.compare_exchange_weak(seen, resumed(seen), std::memory_order_acq_rel,
+                                      std::memory_order_relaxed)) {
+        return true;
+      }
+    }
+  }
+
+  // kParked in ring -> kRunnable: the operation's completion was reaped. Call from: the ring's owner.
+  void complete() {
+    std::uint64_t seen = word_.load(std::memory_order_relaxed);  // relaxed: the CAS checks it
+    // acq_rel: as claim(). Only requests can change the word meanwhile.
+    while (!word_.compare_exchange_weak(seen, resumed(seen), std::memory_order_acq_rel,
+                                        std::memory_order_relaxed)) {
+    }
+  }
+
+  // ---- Cancellers
+
+  // Asks. Call from: any thread that keeps the block alive meanwhile.
+  Requested request(Request what) {
+    std::uint64_t seen = word_.load(std::memory_order_relaxed);  // relaxed: the CAS checks it
+    while (true) {
+      const View view{seen};
+      std::uint64_t wanted = seen | (std::uint64_t{what} << kRequestsShift);
+      Requested result{Outcome::kNoted, 0};
+      if (view.state() == FiberState::kParked && (view.accepts() & what) != 0) {
+        if (!view.in_ring()) {
+          wanted = resumed(wanted);
+          result.outcome = Outcome::kWoken;
+        } else if (!view.queued()) {
+          wanted |= kQueuedBit;
+          result = {Outcome::kMessage, view.ring()};
+        }
+      }
+      // release: the level's flag, set before, tells the fiber why; acquire: as claim(). [claim]
+      if (word_.compare_exchange_weak(seen, wanted, std::memory_order_acq_rel,
+                                      std::memory_order_relaxed)) {
+        return result;
+      }
+    }
+  }
+
+  // The message "look at this block's word" has arrived at the worker that owns ring `ring`.
+  // It carries no epoch: whatever wait is found now is the one that the request is about.
+  Received receive(unsigned ring) {
+    std::uint64_t seen = word_.load(std::memory_order_relaxed);  // relaxed: the CAS checks it
+    while (true) {
+      const View view{seen};
+      const bool waits = view.state() == FiberState::kParked && view.in_ring() && view.interrupted();
+      if (waits && view.ring() != ring) return {Message::kForward, view.ring()};
+      // acq_rel: as request(); one CAS, so that no request can slip between the look and the clearing.
+      if (word_.compare_exchange_weak(seen, seen & ~kQueuedBit, std::memory_order_acq_rel,
+                                      std::memory_order_relaxed)) {
+        return {waits ? Message::kCancel : Message::kDrop, ring};
+      }
+    }
+  }
+
+  // Takes requests back: a level was left, a stream was closed. The caller looks at the remaining
+  // levels afterwards and asks again if one of them is raised. Call from: the fiber.
+  void withdraw(Request what) {
+    // acq_rel: orders the caller's second look at the levels behind it. [level]
+    word_.fetch_and(~(std::uint64_t{what} << kRequestsShift), std::memory_order_acq_rel);
+  }
+
+  View load() const {
+    return View{word_.load(std::memory_order_acquire)};  // acquire: pairs with request(). [claim]
+  }
+  // True when something that `accepts` names was asked. Call from: the fiber; one load.
+  bool asked(unsigned accepts) const { return (load().requests() & accepts) != 0; }
+
+ private:
+  static constexpr unsigned kRequestsShift = 3;
+  static constexpr unsigned kAcceptsShift = 6;
+  static constexpr std::uint64_t kQueuedBit = 1u << 9;
+  static constexpr std::uint64_t kInRingBit = 1u << 10;
+  static constexpr unsigned kRingShift = 12;     // 10 bits: at most 1,024 workers in a runtime
+  static constexpr unsigned kRuntimeShift = 22;  // 6 bits: at most 64 runtimes at a time
+  static constexpr std::uint64_t kEpochMask = ~std::uint64_t{0} << 32;
+  static constexpr std::uint64_t kWaitMask =
+      (std::uint64_t{7} << kAcceptsShift) | kInRingBit | (std::uint64_t{0x3ff} << kRingShift);
+
+  static std::uint64_t ring_bits(unsigned accepts, unsigned ring) {
+    return (std::uint64_t{accepts} << kAcceptsShift) | kInRingBit |
+           (std::uint64_t{ring} << kRingShift);
+  }
+
+  // The word of a fiber whose wait has just ended: the epoch moves on, so that late wakers miss.
+  static std::uint64_t resumed(std::uint64_t bits) {
+    return ((bits & ~std::uint64_t{7} & ~kWaitMask) |
+            static_cast<std::uint64_t>(FiberState::kRunnable)) +
+           (std::uint64_t{1} << 32);
+  }
+
+  bool park_word(std::uint64_t wait, unsigned refuse) {
+    std::uint64_t seen = word_.load(std::memory_order_relaxed);  // relaxed: the CAS checks it
+    while (true) {
+#if WEFT_PLANT != 11
+      if ((View{seen}.requests() & refuse) != 0) return false;
+#endif
+      const std::uint64_t wanted =
+          (seen & ~std::uint64_t{7}) | static_cast<std::uint64_t>(FiberState::kParked) | wait;
+      // release: the fiber's registers are on its stack; acquire: the level's flag behind a request.
+      if (word_.compare_exchange_weak(seen, wanted, std::memory_order_acq_rel,
+                                      std::memory_order_acquire)) {
+        return true;
+      }
+    }
+  }
+
+  void change_state(FiberState from, FiberState to) {
+    const auto difference = static_cast<std::uint64_t>(to) - static_cast<std::uint64_t>(from);
+#if WEFT_PLANT == 13
+    // Planted: a store loses a request that comes between the load and it.
+    word_.store(word_.load(std::memory_order_relaxed) + difference, std::memory_order_relaxed);
+#else
+    word_.fetch_add(difference, std::memory_order_acq_rel);  // an RMW: requests may come at any time
+#endif
+  }
+
+  base::Atomic<std::uint64_t> word_{0};
+};
+
+}  // namespace weft::sched
