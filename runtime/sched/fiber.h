@@ -1,0 +1,94 @@
+// FiberBlock: the control block of one fiber, and FiberFrame: what only a started fiber needs.
+//
+// A block is 128 bytes of type-stable memory from block_pool.h: two cache lines, of which switching,
+// queueing and waking touch the first alone. A fiber that has not started costs its block and nothing
+// else; the frame lies at the top of the stack, in the page that the fiber touches anyway.
+//
+//   block   line 0   rsp, links, claim word, frame, code, group, join word
+//           line 1   group list, id, spawn site, references, closure or result
+//   stack   top      StackRecord (stack_pool.h) | FiberFrame | the fiber's own frames, downwards
+//
+// The block is freed by whoever drops its last reference: the fiber itself holds one until its group has
+// counted it, the handle one, a queued message one.
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+
+#include "runtime/base/atomic.h"
+#include "runtime/sched/claim_word.h"
+#include "runtime/sched/object_word.h"
+
+namespace weft::internal {
+struct FiberCode;
+}
+
+namespace weft::sched {
+
+class Group;
+class Level;
+class Worker;
+struct FiberFrame;
+struct Operation;
+
+// How a fiber ended, as its join word and its block tell.
+enum class Ending : std::uint8_t {
+  kRunning,
+  kReturned,  // a result is in the block's storage
+  kThrew,     // a std::exception_ptr is
+  kUnrun,     // an absl::Status is: the closure was destroyed without having been called
+};
+
+struct alignas(64) FiberBlock {
+  // The join word: kFlagA when the fiber has ended and kFlagB when its handle is gone.
+  static constexpr std::uint64_t kDone = ObjectWord::kFlagA;
+  static constexpr std::uint64_t kDetached = ObjectWord::kFlagB;
+  static constexpr std::size_t kInlineBytes = 24;
+
+  // Line 0
+  void* rsp = nullptr;                 // belongs to the switch
+  FiberBlock* link = nullptr;          // the one list, by state, on which the fiber is
+  FiberBlock* message_link = nullptr;  // in an inbox, while the claim word says queued
+  ClaimWord claim;
+  FiberFrame* frame = nullptr;  // null while it has no stack
+  const internal::FiberCode* code = nullptr;
+  Group* group = nullptr;
+  ObjectWord join;
+
+  // Line 1
+  FiberBlock* group_next = nullptr;  // the group's list, under the group's lock
+  FiberBlock* group_prev = nullptr;
+  std::uint64_t id = 0;
+  const char* file = nullptr;  // where it was spawned
+  std::uint32_t line : 24 = 0;
+  std::uint32_t ending : 2 = 0;          // Ending
+  std::uint32_t pinned : 1 = 0;          // stays on the worker that first runs it
+  std::uint32_t keeps_fp_control : 1 = 0;
+  std::uint32_t has_extras : 1 = 0;      // a FiberExtras ends the block
+  std::uint32_t heap_storage : 1 = 0;    // storage holds a pointer to the closure's memory
+  base::Atomic<std::uint32_t> references{0};
+  alignas(8) std::byte storage[kInlineBytes];  // more in blocks of a larger class
+};
+static_assert(sizeof(FiberBlock) == 128 && offsetof(FiberBlock, rsp) == 0);
+static_assert(offsetof(FiberBlock, group_next) == 64);
+
+// At the end of a block that was spawned with a name or a stack size of its own.
+struct FiberExtras {
+  std::size_t stack_bytes;
+  char name[32];  // cut if longer; always ends in a zero
+};
+
+// On the fiber's own stack, from its first run to its end.
+struct FiberFrame {
+  FiberBlock* fiber = nullptr;
+  Level* level = nullptr;          // innermost Scope, Timeout or Shield; null: the group alone
+  Operation* operation = nullptr;  // while it waits in a ring
+  Worker* pinned_to = nullptr;
+  std::uint32_t ends_on_drain = 0;  // how many EndOnDrain live
+  std::uint32_t mxcsr = 0;          // with keeps_fp_control
+  std::uint16_t x87_control = 0;
+  void* asan_fake_stack = nullptr;
+  void* tsan_fiber = nullptr;
+};
+
+}  // namespace weft::sched
