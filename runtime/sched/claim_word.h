@@ -33,6 +33,7 @@
 #include <cstdint>
 
 #include "runtime/base/atomic.h"
+#include "runtime/base/plant.h"
 
 namespace weft::sched {
 
@@ -133,11 +134,8 @@ class ClaimWord {
     std::uint64_t seen = word_.load(std::memory_order_relaxed);  // relaxed: the CAS checks it
     while (true) {
       const View view{seen};
-#if WEFT_PLANT == 12
       if (view.state() != FiberState::kParked) return false;
-#else
-      if (view.state() != FiberState::kParked || view.epoch() != epoch) return false;
-#endif
+      if (view.epoch() != epoch && !base::planted(12)) return false;
       // release: what the waker handed over; acquire: what the fiber left when it parked. [claim]
       if (word_.compare_exchange_weak(seen, resumed(seen), std::memory_order_acq_rel,
                                       std::memory_order_relaxed)) {
@@ -236,9 +234,7 @@ class ClaimWord {
   bool park_word(std::uint64_t wait, unsigned refuse) {
     std::uint64_t seen = word_.load(std::memory_order_relaxed);  // relaxed: the CAS checks it
     while (true) {
-#if WEFT_PLANT != 11
-      if ((View{seen}.requests() & refuse) != 0) return false;
-#endif
+      if ((View{seen}.requests() & refuse) != 0 && !base::planted(11)) return false;
       const std::uint64_t wanted =
           (seen & ~std::uint64_t{7}) | static_cast<std::uint64_t>(FiberState::kParked) | wait;
       // release: the fiber's registers are on its stack; acquire: the level's flag behind a request.
@@ -251,12 +247,11 @@ class ClaimWord {
 
   void change_state(FiberState from, FiberState to) {
     const auto difference = static_cast<std::uint64_t>(to) - static_cast<std::uint64_t>(from);
-#if WEFT_PLANT == 13
-    // Planted: a store loses a request that comes between the load and it.
-    word_.store(word_.load(std::memory_order_relaxed) + difference, std::memory_order_relaxed);
-#else
-    word_.fetch_add(difference, std::memory_order_acq_rel);  // an RMW: requests may come at any time
-#endif
+    if constexpr (base::planted(13)) {
+      word_.store(word_.load(std::memory_order_relaxed) + difference, std::memory_order_relaxed);
+    } else {
+      word_.fetch_add(difference, std::memory_order_acq_rel);  // an RMW: requests come at any time
+    }
   }
 
   base::Atomic<std::uint64_t> word_{0};

@@ -16,6 +16,7 @@
 #include <cstdint>
 
 #include "runtime/base/atomic.h"
+#include "runtime/base/intrusive_list.h"
 #include "runtime/sched/claim_word.h"
 #include "runtime/sched/object_word.h"
 
@@ -56,8 +57,7 @@ struct alignas(64) FiberBlock {
   ObjectWord join;
 
   // Line 1
-  FiberBlock* group_next = nullptr;  // the group's list, under the group's lock
-  FiberBlock* group_prev = nullptr;
+  base::ListNode<FiberBlock> group_node;  // in the group's list, under the group's lock
   std::uint64_t id = 0;
   const char* file = nullptr;  // where it was spawned
   std::uint32_t line : 24 = 0;
@@ -70,7 +70,7 @@ struct alignas(64) FiberBlock {
   alignas(8) std::byte storage[kInlineBytes];  // more in blocks of a larger class
 };
 static_assert(sizeof(FiberBlock) == 128 && offsetof(FiberBlock, rsp) == 0);
-static_assert(offsetof(FiberBlock, group_next) == 64);
+static_assert(offsetof(FiberBlock, group_node) == 64);
 
 // At the end of a block that was spawned with a name or a stack size of its own.
 struct FiberExtras {

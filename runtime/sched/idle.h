@@ -20,7 +20,8 @@
 //   bool collect()              takes what is for it without searching: inbox, a share of the injection
 //                               queue, due timers, completions; true when it now has something to run
 //   bool steal(int victim)      takes a share of another worker's queues
-//   bool shared_work_left()     the injection queue or its own queues hold more than one worker's share
+//   bool share_left()           the injection queue or its own queues hold work worth another worker
+//   bool quiet_work()           its own queues hold work behind what it runs next
 //   bool anything()             seq_cst loads: any queue of anybody, own inbox, injection queue, timers
 //   bool has_timers()           armed timers that a busy worker might neglect
 //   bool spin()                 waits actively for a moment; true when something came
@@ -40,6 +41,7 @@
 #include <memory>
 
 #include "runtime/base/atomic.h"
+#include "runtime/base/plant.h"
 
 namespace weft::sched {
 
@@ -99,14 +101,9 @@ class Idle {
         if (slots_[self].watches) stop_watching(self);
         return false;
       }
-      if (host.collect()) {
+      if (host.collect() || search(host, self, invited)) {
         begin_running(host, self);
-        if (host.shared_work_left()) rung(host);  // moving work is making it
-        return true;
-      }
-      if (search(host, self, invited)) {
-        begin_running(host, self);
-        if (host.shared_work_left()) rung(host);
+        if (host.share_left()) rung(host);  // moving work is making it
         return true;
       }
       invited = false;
@@ -180,13 +177,9 @@ class Idle {
     Slot& slot = slots_[self];
     slot.word.exchange(kAsleep, std::memory_order_seq_cst);  // [sleep] the sleeper's first step
     sleepers_.fetch_add(1, std::memory_order_seq_cst);
-#if WEFT_PLANT == 21
-    const bool look_again = false;
-#elif WEFT_PLANT == 22
-    const bool look_again = host.anything();
-#else
-    const bool look_again = host.stopping() || host.anything();  // [sleep] the sleeper's second step
-#endif
+    // [sleep] the sleeper's second step
+    const bool look_again = (host.stopping() && !base::planted(22)) ||
+                            (host.anything() && !base::planted(21));
     if (!look_again) {
       watch_if_needed(self);
       host.sleep(slot.watches);
@@ -199,13 +192,11 @@ class Idle {
 
   // Becomes the watcher if somebody is busy and nobody watches.
   void watch_if_needed(int self) {
-#if WEFT_PLANT != 23
     std::uint32_t nobody = 0;
-    if (workers_ > 1 && busy_.load(std::memory_order_seq_cst) != 0 &&
+    if (!base::planted(23) && workers_ > 1 && busy_.load(std::memory_order_seq_cst) != 0 &&
         watcher_.compare_exchange_strong(nobody, 1, std::memory_order_seq_cst)) {
       slots_[self].watches = true;
     }
-#endif
   }
 
   // The one place where a worker goes from idle to running.
@@ -214,7 +205,7 @@ class Idle {
     busy_.fetch_add(1, std::memory_order_seq_cst);
     const bool watched_until_now = slots_[self].watches;
     if (watched_until_now) stop_watching(self);
-    if (watched_until_now || host.has_timers()) watched(host);
+    if (watched_until_now || host.has_timers() || host.quiet_work()) watched(host);
   }
 
   void stop_watching(int self) {
