@@ -6,7 +6,7 @@
 //
 //   block   line 0   rsp, links, claim word, frame, code, group, join word
 //           line 1   group list, id, spawn site, references, closure or result
-//   stack   top      StackRecord (stack_pool.h) | FiberFrame | the fiber's own frames, downwards
+//   stack   top      Stack (stack.h) | FiberFrame | the fiber's own frames, downwards
 //
 // The block is freed by whoever drops its last reference: the fiber itself holds one until its group has
 // counted it, the handle one, a queued message one.
@@ -31,6 +31,7 @@ class Level;
 class Worker;
 struct FiberFrame;
 struct Operation;
+struct Stack;
 
 // How a fiber ended, as its join word and its block tell.
 enum class Ending : std::uint8_t {
@@ -81,6 +82,7 @@ struct FiberExtras {
 // On the fiber's own stack, from its first run to its end.
 struct FiberFrame {
   FiberBlock* fiber = nullptr;
+  Stack* stack = nullptr;
   Level* level = nullptr;          // innermost Scope, Timeout or Shield; null: the group alone
   Operation* operation = nullptr;  // while it waits in a ring
   Worker* pinned_to = nullptr;

@@ -43,10 +43,17 @@ struct Operation {
   // The last call, the one without `more`, is the driver's last touch of the operation.
   void (*completed)(Operation& operation, int result, bool more, WakeBatch& batch) = nullptr;
 
-  int result = 0;          // bytes, a descriptor, or a negative errno
-  bool more_data = false;  // after kReceive: the socket holds more already
+  int result = 0;  // bytes, a descriptor, or a negative errno
+  // kReceive. Before: data is likely there already. After: the socket holds more than was taken.
+  bool more_data = false;
 
-  std::uint32_t position = 0;  // the driver's
+  // The driver's own.
+  enum class Stage : std::uint8_t { kIdle, kBacklog, kBatch };
+  Stage stage = Stage::kIdle;
+  bool cancel_wanted = false;
+  std::uint32_t position = 0;
+  Operation* next = nullptr;
+  Operation* next_cancel = nullptr;
 };
 
 class IoDriver {
@@ -70,12 +77,12 @@ class IoDriver {
   // True when poll() would bring something: one or two loads, no system call.
   virtual bool completions_waiting() const = 0;
 
-  // Hands the batch to the kernel and delivers what has completed, without sleeping.
-  // Call from: the worker, on its own stack.
-  virtual void poll() = 0;
+  // Hands the batch to the kernel and puts the fibers whose operations have completed into `batch`,
+  // without sleeping. Call from: the worker, on its own stack.
+  virtual void poll(WakeBatch& batch) = 0;
 
   // As poll(), and sleeps until something completes, the doorbell rings, or `deadline_ns` is over.
-  virtual void wait(std::int64_t deadline_ns, std::int64_t now_ns) = 0;
+  virtual void wait(std::int64_t deadline_ns, std::int64_t now_ns, WakeBatch& batch) = 0;
 
   // Ends wait(), now or the next time. Call from: any thread.
   virtual void ring_doorbell() = 0;

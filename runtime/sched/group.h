@@ -1,0 +1,118 @@
+// Group: the fibers of one FiberGroup or Scope, their first error, and their cancellation.
+//
+//   Group group(&runtime_or_outer_group, options);
+//   group.add(fiber);                                 // spawn
+//   group.record(fiber, status, exception);           // a child ended badly, on its own stack
+//   group.ended(fiber, batch);                        // its exit's commit step: the last touch
+//   absl::Status status = group.join();
+//
+// A group is a node of a tree: the scopes made under it are its subgroups, and cancelling it cancels
+// them. Everything below is guarded by the lock in `word_`; an unlock is the last touch of the group by
+// a child, after which a joiner may destroy it. Locks are taken from a group to its subgroups, never the
+// other way. [group]
+//
+// Requires: a group outlives its fibers: the public types wait in their destructors.
+// Promises: join returns when all have ended, never before. The first error wins; the others are
+// attached to it.
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+#include <exception>
+#include <memory>
+
+#include <absl/status/status.h>
+
+#include "runtime/base/intrusive_list.h"
+#include "runtime/sched/fiber.h"
+#include "runtime/sched/level.h"
+#include "runtime/sched/timers.h"
+#include "runtime/sched/wake_batch.h"
+
+namespace weft::sched {
+
+class Core;
+
+class Group {
+ public:
+  struct Options {
+    const char* name = "";
+    bool keep_going = false;  // a child's error cancels nobody
+    bool log_errors = false;  // an error is logged at once: nobody may ever join
+  };
+
+  // `parent` is the group whose cancellation reaches this one: an outer scope, or the runtime's own.
+  // A null `core` makes a group whose fibers end unrun.
+  Group(Core* core, Group* parent, const Options& options);
+  Group(const Group&) = delete;
+  Group& operator=(const Group&) = delete;
+
+  // Leaves the tree. Requires: no fiber is left. An error that nobody has seen is logged; an exception
+  // that nobody has seen ends the process, or is logged while the stack unwinds.
+  ~Group();
+
+  // Makes this a Scope: cancellation also covers the waits of the calling fiber.
+  void cover(FiberBlock& maker);
+  // A deadline for all fibers and covered waits. Call from: a fiber or worker.
+  void set_deadline(std::int64_t deadline_ns, std::int64_t now_ns);
+
+  // Takes a fiber in; a cancelled group asks it at once to end. Call from: any thread. Never parks.
+  void add(FiberBlock& fiber);
+
+  // Notes that a child ended with an error or an exception, and cancels the others if that is the rule.
+  // Call from: the child, on its own stack, before ended().
+  void record(FiberBlock& fiber, const absl::Status* error, std::exception_ptr exception);
+
+  // Lets a child go. The last touch by it. Call from: the commit step of its exit.
+  void ended(FiberBlock& fiber, WakeBatch& batch);
+
+  // Asks everything in and below the group to end. Call from: any thread. Never parks.
+  void cancel(Interruption why = Interruption::kCancelled);
+  void cancel(Interruption why, WakeBatch& batch);
+
+  // Waits until no fiber is left. Returns the first error, rethrows the first exception. From outside a
+  // scope's own levels an interruption cancels the children of a Scope and is reported when they have
+  // ended; for other groups it ends the wait alone.
+  // Call from: any thread. Parks.
+  absl::Status join();
+  // Waits until no fiber is left, whatever is asked meanwhile. Call from: any thread. Parks.
+  void wait_until_empty();
+
+  bool is_cancelled() const { return cover_.raised() != Interruption::kNone; }
+  std::size_t size();
+  Core* core() const { return core_; }
+  const Level& cover() const { return cover_; }
+
+  base::ListNode<Group> tree_node;  // in the parent's list, under the parent's lock
+
+ private:
+  struct Errors;
+
+  void attach(Group& subgroup);
+  void detach(Group& subgroup);
+  bool wait_empty(unsigned accepts);
+  absl::Status report();
+  Errors& errors();
+  static void on_deadline(Timer& timer, std::int64_t now_ns, WakeBatch& batch);
+
+  Core* const core_;
+  Group* const parent_;
+  const Options options_;
+
+  ObjectWord word_;  // its pointer: who waits in join
+  std::size_t count_ = 0;
+  base::IntrusiveList<FiberBlock, &FiberBlock::group_node> fibers_;
+  base::IntrusiveList<Group, &Group::tree_node> subgroups_;
+  FiberBlock* maker_ = nullptr;  // the covered fiber; null again when the scope is being left
+
+  Level cover_;  // raised when the group is cancelled; entered by cover() only
+
+  struct Deadline : Timer {
+    explicit Deadline(Group& of) : Timer(&Group::on_deadline), group(of) {}
+    Group& group;
+  };
+  Deadline deadline_{*this};
+  std::unique_ptr<Errors> errors_;
+};
+
+}  // namespace weft::sched

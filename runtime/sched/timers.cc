@@ -1,0 +1,42 @@
+#include "runtime/sched/timers.h"
+
+#include <algorithm>
+#include <bit>
+#include <mutex>
+
+namespace weft::sched {
+
+void Timer::disarm() {
+  if (home == nullptr) return;
+  home->locked([this](Timers& timers) { timers.remove(*this); });
+  home = nullptr;
+}
+
+void Timers::insert(Timer& timer, std::int64_t deadline_ns, std::int64_t now_ns) {
+  timer.home = this;
+  timer.deadline_ns = deadline_ns;
+  // The grain is a power of two: deadlines of similar length then meet on the same nanosecond.
+  const std::int64_t length = deadline_ns > now_ns ? deadline_ns - now_ns : 0;
+  const auto slack = static_cast<std::uint64_t>(std::min(slack_ns_, length / 50));
+  const auto grain = static_cast<std::int64_t>(std::bit_floor(slack));
+  if (grain > 1 && deadline_ns < base::TimerWheel::kNever - grain) {
+    timer.deadline_ns = (deadline_ns + grain - 1) & ~(grain - 1);
+  }
+  wheel_.insert(&timer);
+}
+
+void Timers::arm(Timer& timer, std::int64_t deadline_ns, std::int64_t now_ns) {
+  arm_and(timer, deadline_ns, now_ns, [] { return true; });
+}
+
+void Timers::fire_due(std::int64_t now_ns, WakeBatch& batch) {
+  if (earliest() > now_ns) return;
+  std::lock_guard hold(lock_);
+  while (base::TimerNode* due = wheel_.pop_due(now_ns)) {
+    auto& timer = static_cast<Timer&>(*due);
+    timer.fire(timer, now_ns, batch);
+  }
+  publish();
+}
+
+}  // namespace weft::sched

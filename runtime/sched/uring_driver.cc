@@ -1,0 +1,200 @@
+#include "runtime/sched/uring_driver.h"
+
+#include <algorithm>
+#include <cerrno>
+
+#include <poll.h>
+#include <sys/eventfd.h>
+#include <sys/syscall.h>
+
+#include "arch/x86_64/syscall.h"
+#include "runtime/base/check.h"
+#include "runtime/os/system.h"
+#include "runtime/sched/wake_batch.h"
+
+namespace weft::sched {
+namespace {
+
+constexpr std::uint64_t kNobody = 0;
+constexpr std::uint64_t kDoorbell = 1;
+
+// While the doorbell could not be armed nobody sleeps longer than this.
+constexpr std::int64_t kDeafSleepNs = 10'000'000;
+
+std::uint64_t tag_of(Operation& operation) { return reinterpret_cast<std::uint64_t>(&operation); }
+
+}  // namespace
+
+UringDriver::~UringDriver() {
+  WEFT_DCHECK(in_flight_ == 0, "a worker ends while operations are in the kernel");
+  ring_.close();
+  if (doorbell_ >= 0) os::system::close(doorbell_);
+}
+
+int UringDriver::open(const os::RingOptions& options) {
+  failed_step_ = "eventfd";
+  doorbell_ = os::system::eventfd(0, EFD_NONBLOCK | EFD_CLOEXEC);
+  if (doorbell_ < 0) return doorbell_;
+  const int result = ring_.open(options);
+  failed_step_ = ring_.failed_step();
+  if (result == 0) fill_doorbell();
+  return result;
+}
+
+void UringDriver::prepare(Operation& operation) {
+  ++in_flight_;
+  operation.cancel_wanted = false;
+  if (!backlog_.empty() || !fill(operation)) {
+    operation.stage = Operation::Stage::kBacklog;
+    backlog_.push(&operation);
+  }
+}
+
+bool UringDriver::fill(Operation& operation) {
+  io_uring_sqe* sqe = ring_.next_sqe();
+  if (sqe == nullptr) return false;
+  switch (operation.kind) {
+    case Operation::Kind::kAccept:
+      io_uring_prep_multishot_accept(sqe, operation.fd, nullptr, nullptr, SOCK_CLOEXEC);
+      break;
+    case Operation::Kind::kConnect:
+      io_uring_prep_connect(sqe, operation.fd, static_cast<sockaddr*>(operation.buffer),
+                            operation.length);
+      break;
+    case Operation::Kind::kReceive:
+      io_uring_prep_recv(sqe, operation.fd, operation.buffer, operation.length, 0);
+      // A look at an empty socket costs more than it brings, unless the last one left something.
+      if (!operation.more_data) sqe->ioprio |= IORING_RECVSEND_POLL_FIRST;
+      break;
+    case Operation::Kind::kSend:
+      io_uring_prep_send(sqe, operation.fd, operation.buffer, operation.length,
+                         MSG_NOSIGNAL | MSG_WAITALL);
+      break;
+  }
+  sqe->user_data = tag_of(operation);
+  operation.position = ring_.position() - 1;
+  operation.stage = Operation::Stage::kBatch;
+  ++batch_size_;
+  return true;
+}
+
+bool UringDriver::withdraw(Operation& operation) {
+  if (operation.stage == Operation::Stage::kBacklog) {
+    base::IntrusiveQueue<Operation, &Operation::next> kept;
+    while (Operation* other = backlog_.pop()) {
+      if (other != &operation) kept.push(other);
+    }
+    backlog_ = std::move(kept);
+  } else {
+    io_uring_sqe* sqe = ring_.unsubmitted(operation.position);
+    if (sqe == nullptr || sqe->user_data != tag_of(operation)) return false;
+    io_uring_prep_nop(sqe);
+    sqe->user_data = kNobody;
+  }
+  operation.stage = Operation::Stage::kIdle;
+  --in_flight_;
+  return true;
+}
+
+void UringDriver::cancel(Operation& operation) {
+  if (operation.cancel_wanted) return;
+  operation.cancel_wanted = true;
+  if (fill_cancel(operation)) return;
+  operation.next_cancel = cancels_;
+  cancels_ = &operation;
+}
+
+bool UringDriver::fill_cancel(Operation& operation) {
+  io_uring_sqe* sqe = ring_.next_sqe();
+  if (sqe == nullptr) return false;
+  io_uring_prep_cancel64(sqe, tag_of(operation), 0);
+  sqe->flags |= IOSQE_CQE_SKIP_SUCCESS;  // its own result proves nothing: the operation's will
+  sqe->user_data = kNobody;
+  ++batch_size_;
+  return true;
+}
+
+void UringDriver::fill_doorbell() {
+  io_uring_sqe* sqe = ring_.next_sqe();
+  if (sqe == nullptr) return;
+  io_uring_prep_poll_multishot(sqe, doorbell_, POLLIN);
+  sqe->user_data = kDoorbell;
+  ++batch_size_;
+  doorbell_armed_ = true;
+}
+
+void UringDriver::fill_backlog() {
+  while (cancels_ != nullptr && fill_cancel(*cancels_)) cancels_ = cancels_->next_cancel;
+  while (Operation* operation = backlog_.front()) {
+    if (!fill(*operation)) return;
+    static_cast<void>(backlog_.pop());
+  }
+}
+
+void UringDriver::poll(WakeBatch& batch) {
+  enter(os::Ring::Wait::kNo, os::Ring::kNever, 0, batch);
+}
+
+void UringDriver::wait(std::int64_t deadline_ns, std::int64_t now_ns, WakeBatch& batch) {
+  if (!doorbell_armed_) fill_doorbell();
+  if (!doorbell_armed_) deadline_ns = std::min(deadline_ns, now_ns + kDeafSleepNs);
+  enter(os::Ring::Wait::kYes, deadline_ns, now_ns, batch);
+}
+
+void UringDriver::enter(os::Ring::Wait wait, std::int64_t deadline_ns, std::int64_t now_ns,
+                        WakeBatch& batch) {
+  if (!backlog_.empty() || cancels_ != nullptr) {
+    reap(batch);  // room for what the kernel would not take
+    fill_backlog();
+  }
+  if (ring_.peek() != nullptr) wait = os::Ring::Wait::kNo;
+  // -ETIME and -EINTR end a sleep early, as they should; -EBUSY and -EAGAIN keep the entries: what is
+  // reaped now makes room. Nothing else can come from a ring that has proved itself.
+  const int result = ring_.enter(wait, deadline_ns, now_ns);
+  WEFT_CHECK(result != -EBADR, "io_uring lost a completion: the kernel ran out of memory");
+  batch_size_ = ring_.prepared();
+  reap(batch);
+}
+
+void UringDriver::reap(WakeBatch& batch) {
+  while (const io_uring_cqe* completion = ring_.peek()) {
+    const io_uring_cqe copy = *completion;
+    ring_.seen();
+    complete(copy, batch);
+  }
+}
+
+void UringDriver::complete(const io_uring_cqe& completion, WakeBatch& batch) {
+  const bool more = (completion.flags & IORING_CQE_F_MORE) != 0;
+  if (completion.user_data <= kDoorbell) {
+    if (completion.user_data == kDoorbell && !more) doorbell_armed_ = false;
+    return;
+  }
+  auto& operation = *reinterpret_cast<Operation*>(completion.user_data);
+  if (!more) {
+    --in_flight_;
+    operation.stage = Operation::Stage::kIdle;
+    for (Operation** at = &cancels_; *at != nullptr; at = &(*at)->next_cancel) {
+      if (*at == &operation) {
+        *at = operation.next_cancel;
+        break;
+      }
+    }
+  }
+  if (operation.completed != nullptr) {
+    operation.completed(operation, completion.res, more, batch);
+    return;
+  }
+  operation.result = completion.res;
+  operation.more_data = (completion.flags & IORING_CQE_F_SOCK_NONEMPTY) != 0;
+  FiberBlock& fiber = *operation.fiber;
+  fiber.claim.complete();  // the last touch: from here on the fiber may run and the operation be gone
+  batch.add(fiber);
+}
+
+void UringDriver::ring_doorbell() {
+  const std::uint64_t one = 1;
+  arch::syscall(SYS_write, doorbell_, &one, sizeof one);  // an eventfd that is never read stays writable
+}
+
+}  // namespace weft::sched
