@@ -51,8 +51,7 @@ class SpawnDeque {
     const Index bottom = bottom_.load(std::memory_order_relaxed) - 1;  // relaxed: only we write it.
     // relaxed: the top only rises, so one that is stale can hide emptiness but not invent it.
     if (before(bottom, top_.load(std::memory_order_relaxed))) return nullptr;
-    // [take] 1 announce, 2 look. seq_cst RMW: a store could still sit in the store buffer when we
-    // look.
+    // [take] 1 announce, 2 look. seq_cst RMW: a store could sit in its buffer while we look.
     if constexpr (planted(1)) {
       bottom_.store(bottom, std::memory_order_release);
     } else {
