@@ -1,16 +1,15 @@
 // Inbox: messages from any thread to one worker, in the order in which they were sent.
 //
 //   base::Inbox<Fiber, &Fiber::message_link> inbox;
-//   inbox.push(f);                                      // any thread; then ring the worker if it
-//   sleeps auto messages = inbox.take_all();                   // the worker while (Fiber* f =
-//   messages.pop()) handle(f);
+//   inbox.push(f);                                   // any thread; then ring the worker
+//   auto messages = inbox.take_all();                // the worker
+//   while (Fiber* f = messages.pop()) handle(f);
 //
 // Senders stack their messages by one CAS; the receiver takes the whole stack and turns it round.
 // As it never takes one message alone, a head that comes back (ABA) harms nobody.
 //
 // Requires: a message in an inbox is in no other through the same link; one receiver.
-// Promises: first in, first out; each message arrives once, with all that was written before
-// push().
+// Promises: first in, first out; each message arrives once, with all that was written before it.
 #pragma once
 
 #include "arch/x86_64/cpu.h"
@@ -62,8 +61,8 @@ class Inbox {
   // A hint. Call from: any thread.
   [[nodiscard]] bool empty() const { return head_.load(std::memory_order_relaxed) == nullptr; }
 
-  // [sleep] The sleeper's half. Call from: the owner, after it announced its sleep by a seq_cst
-  // RMW.
+  // [sleep] The sleeper's half.
+  // Call from: the owner, after it announced its sleep by a seq_cst RMW.
   [[nodiscard]] bool empty_seq_cst() const {
     return head_.load(std::memory_order_seq_cst) == nullptr;
   }

@@ -44,8 +44,8 @@ class InjectionQueue {
     count_.fetch_add(count, std::memory_order_seq_cst);  // [sleep] as in push().
   }
 
-  // Appends the oldest, at most `max`, to `out`. Returns how many. Call from: any thread. Never
-  // parks.
+  // Appends the oldest, at most `max`, to `out`. Returns how many.
+  // Call from: any thread. Never parks.
   std::size_t take(Queue& out, std::size_t max) {
     // relaxed: a hint; a worker that must not miss anything asks empty_seq_cst() before it sleeps.
     if (count_.load(std::memory_order_relaxed) == 0) return 0;
@@ -66,8 +66,8 @@ class InjectionQueue {
   [[nodiscard]] std::size_t size() const { return count_.load(std::memory_order_relaxed); }
   [[nodiscard]] bool empty() const { return size() == 0; }
 
-  // [sleep] The sleeper's half. Call from: any thread that has announced its sleep by a seq_cst
-  // RMW.
+  // [sleep] The sleeper's half.
+  // Call from: any thread, after it announced its sleep by a seq_cst RMW.
   [[nodiscard]] bool empty_seq_cst() const { return count_.load(std::memory_order_seq_cst) == 0; }
 
  private:
@@ -75,8 +75,7 @@ class InjectionQueue {
   Queue queue_;  // under lock_
   // [sleep] How many are in queue_; written under lock_. Who pushes raises it by a seq_cst RMW and
   // then loads the sleep words; who goes to sleep changes its word by a seq_cst RMW and then loads
-  // this. Each writes before it reads and all four are in one order, so at least one sees the
-  // other.
+  // this. Each writes before it reads, all four in one order, so at least one sees the other.
   Atomic<std::size_t> count_{0};
 };
 

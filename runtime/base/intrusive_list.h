@@ -7,8 +7,7 @@
 //   while (Waiter* first = waiting.pop_front()) ready.push(first);
 //
 // Requires: an element is in at most one container per node or link, and outlives its stay there.
-// Both
-//           types are plain data: whoever shares one between threads brings the lock.
+//           Both types are plain data: whoever shares one between threads brings the lock.
 // Promises: an element is not touched after it was handed out.
 #pragma once
 

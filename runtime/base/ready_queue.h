@@ -1,20 +1,16 @@
-// ReadyQueue: one worker's woken and yielding fibers, first in, first out, for owner and thieves
-// alike.
+// ReadyQueue: one worker's woken and yielding fibers, first in, first out, for all who take.
 //
 //   base::ReadyQueue<Fiber, FiberPrefetch> ready;
-//   if (!ready.push(f)) injection.push(f);             // no memory to grow: the list never fails
-//   Fiber* next = ready.pop();                         // and the control blocks behind it are on
-//   their way unsigned n = victim.ready.steal(loot, 32);
+//   if (!ready.push(f)) injection.push(f);           // no memory to grow: a list never fails
+//   Fiber* next = ready.pop();                       // and what comes after it is on its way
+//   unsigned n = victim.ready.steal(loot, 32);
 //
 // An array and not a list, because an array can look ahead: with 100,000 fibers every control block
-// and every stack is a cache miss, and two loads begun a few fibers early halve the price of a
-// switch.
+// and every stack is a cache miss, and loads begun a few fibers early halve the price of a switch.
 //
 // Requires: push, pop, publish_seq_cst from the owner only; no element is null.
-// Promises: each pushed element is handed out once, and with it all that was written before the
-// push.
-//           steal takes at most half (rounded up) of what was there, and takes it whole or not at
-//           all.
+// Promises: each pushed element is handed out once, with all that was written before its push.
+//           steal takes at most half (rounded up) of what was there, whole or not at all.
 #pragma once
 
 #include <algorithm>
@@ -43,18 +39,16 @@ class ReadyQueue {
 
   // Tests start the indices just below a wrap. Throws std::bad_alloc.
   explicit ReadyQueue(std::size_t capacity = 256, Index start = 0)
-      : head_(start), tail_(start), head_seen_(start), slots_(capacity) {}
+      : head_(start), tail_(start), slots_(capacity), limit_(start + slots_.capacity()) {}
 
   // Returns false, with nothing changed, when there is no memory to grow.
   // Call from: the owner. Never parks.
   [[nodiscard]] bool push(T* element) {
     const Index tail = tail_.load(std::memory_order_relaxed);  // relaxed: only we write it.
-    if (tail - head_seen_ >= slots_.capacity()) [[unlikely]] {
-      if (!make_room(tail)) return false;
+    if (tail == limit_) [[unlikely]] {
+      return push_slowly(element);
     }
-    slots_.set(tail, element);
-    tail_.store(tail + 1,
-                std::memory_order_release);  // [slot] publishes the slot; pairs with steal().
+    store(tail, element);
     return true;
   }
 
@@ -112,14 +106,14 @@ class ReadyQueue {
 
   // [sleep] The waker's half: after it, whoever announces sleep and then calls empty_seq_cst() sees
   // all that was pushed, or else the caller sees the announcement by a seq_cst load. A seq_cst RMW
-  // on some other word would not do: it is this one that the sleeper reads. Call from: the owner,
-  // between push() and its look at the sleep words.
+  // on some other word would not do: it is this one that the sleeper reads.
+  // Call from: the owner, between push() and its look at the sleep words.
   void publish_seq_cst() {
     tail_.exchange(tail_.load(std::memory_order_relaxed), std::memory_order_seq_cst);
   }
 
-  // [sleep] The sleeper's half. Call from: any thread that has announced its sleep by a seq_cst
-  // RMW.
+  // [sleep] The sleeper's half.
+  // Call from: any thread, after it announced its sleep by a seq_cst RMW.
   [[nodiscard]] bool empty_seq_cst() const {
     const Index head = head_.load(std::memory_order_seq_cst);
     return static_cast<std::int64_t>(tail_.load(std::memory_order_seq_cst) - head) <= 0;
@@ -137,7 +131,7 @@ class ReadyQueue {
     }
     Index expected = head;
     // relaxed: we read our own writes, and as an RMW it continues the release sequence of the
-    // thieves' claims, which make_room() acquires.
+    // thieves' claims, which push_slowly() acquires.
     const bool claimed = head_.compare_exchange_weak(expected, head + 1, std::memory_order_relaxed,
                                                      std::memory_order_relaxed);
     if (!claimed) head = expected;
@@ -150,20 +144,30 @@ class ReadyQueue {
     if (size > kNearAhead) Prefetch::near_ahead(slots_.get(head + kNearAhead));
   }
 
-  bool make_room(Index tail) {
+  void store(Index tail, T* element) {
+    slots_.set(tail, element);
+    // [slot] publishes the slot and what the element points to; pairs with steal().
+    tail_.store(tail + 1, std::memory_order_release);
+  }
+
+  // The queue was full when we last looked at the head.
+  [[gnu::noinline]] bool push_slowly(T* element) {
+    const Index tail = tail_.load(std::memory_order_relaxed);  // relaxed: only we write it.
     // acquire: [reuse] thieves have read the slots below this head before we write them again.
-    head_seen_ = head_.load(std::memory_order_acquire);
-    return tail - head_seen_ < slots_.capacity() || slots_.grow(head_seen_, tail);
+    const Index head = head_.load(std::memory_order_acquire);
+    if (tail - head == slots_.capacity() && !slots_.grow(head, tail)) return false;
+    limit_ = head + slots_.capacity();
+    store(tail, element);
+    return true;
   }
 
   // [slot] push() fills a slot and stores tail_ with release; steal() loads tail_ with acquire.
   // [claim] Whoever raises head_ by a CAS owns the elements that it passed.
-  // [reuse] A thief reads its slots and raises head_ with release; make_room() loads it with
-  // acquire.
+  // [reuse] A thief reads slots, raises head_ with release; push_slowly() loads it with acquire.
   alignas(arch::kCacheLine) Atomic<Index> head_;  // Any thread, CAS only; it never falls.
   alignas(arch::kCacheLine) Atomic<Index> tail_;  // Written by the owner only.
-  Index head_seen_;                               // The owner's: the head as it last acquired it.
   SlotArray<T> slots_;
+  Index limit_;  // The owner's: it must look at the head again before it fills this slot.
 };
 
 }  // namespace weft::base

@@ -8,12 +8,10 @@
 // slots. Growing makes a second array of twice the size and copies; the first one stays until the
 // end, for a thief may still read there. All old arrays together are smaller than the current one.
 //
-// Requires: one owner; nobody else calls what is marked so. The owner's queue decides which indices
-// hold
-//           elements; a thief may read a slot that is being reused and must find that out by a CAS
-//           on the queue's own index before it trusts what it read.
-// Promises: no slot of an old array changes after growth; memory is released in the destructor
-// only.
+// Requires: one owner; nobody else calls what is marked so. Which indices hold elements is for the
+//           owner's queue to say. A thief may read a slot that is being reused: it must find that
+//           out by a CAS on the queue's own index before it trusts what it read.
+// Promises: no slot of an old array changes after growth; only the destructor releases memory.
 #pragma once
 
 #include <bit>

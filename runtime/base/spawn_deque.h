@@ -1,18 +1,17 @@
 // SpawnDeque: one worker's unstarted fibers. The owner takes the youngest, thieves the oldest.
 //
 //   base::SpawnDeque<Fiber> unstarted;
-//   if (!unstarted.push(f)) injection.push(f);         // no memory to grow: the list never fails
-//   Fiber* next = unstarted.pop();                     // the youngest: a tree of spawns stays
-//   small Fiber* loot[32]; unsigned n = victim.unstarted.steal(loot, 32);     // the oldest: roots
-//   of large subtrees
+//   if (!unstarted.push(f)) injection.push(f);       // no memory to grow: a list never fails
+//   Fiber* next = unstarted.pop();                   // the youngest: a tree of spawns stays small
+//   Fiber* loot[32];
+//   unsigned n = victim.unstarted.steal(loot, 32);   // the oldest: the roots of large subtrees
 //
 // The deque of Chase and Lev, growable. The owner pushes and pops at the bottom, thieves take one
 // at a time at the top. Only when one element is left do both want the same one, and then a CAS on
 // the top decides; all else rests on the [take] argument below.
 //
 // Requires: push, pop, pop_oldest, publish_seq_cst from the owner only; no element is null.
-// Promises: each pushed element is handed out once, and with it all that was written before the
-// push.
+// Promises: each pushed element is handed out once, with all that was written before its push.
 //           steal takes at most half (rounded up) of what it found.
 #pragma once
 
@@ -34,18 +33,16 @@ class SpawnDeque {
 
   // Tests start the indices just below a wrap. Throws std::bad_alloc.
   explicit SpawnDeque(std::size_t capacity = 256, Index start = 0)
-      : top_(start), bottom_(start), top_seen_(start), slots_(capacity) {}
+      : top_(start), bottom_(start), slots_(capacity), limit_(start + slots_.capacity()) {}
 
   // Returns false, with nothing changed, when there is no memory to grow.
   // Call from: the owner. Never parks.
   [[nodiscard]] bool push(T* element) {
     const Index bottom = bottom_.load(std::memory_order_relaxed);  // relaxed: only we write it.
-    if (bottom - top_seen_ >= slots_.capacity()) [[unlikely]] {
-      if (!make_room(bottom)) return false;
+    if (bottom == limit_) [[unlikely]] {
+      return push_slowly(element);
     }
-    slots_.set(bottom, element);
-    // [slot] publishes the slot and what the element points to; pairs with steal_one().
-    bottom_.store(bottom + 1, planted(3) ? std::memory_order_relaxed : std::memory_order_release);
+    store(bottom, element);
     return true;
   }
 
@@ -54,8 +51,7 @@ class SpawnDeque {
     const Index bottom = bottom_.load(std::memory_order_relaxed) - 1;  // relaxed: only we write it.
     // relaxed: the top only rises, so one that is stale can hide emptiness but not invent it.
     if (before(bottom, top_.load(std::memory_order_relaxed))) return nullptr;
-    // [take] 1 announce, 2 look. seq_cst RMW: a store could still sit in the store buffer when we
-    // look.
+    // [take] 1 announce, 2 look. seq_cst RMW: a store could sit in its buffer while we look.
     if constexpr (planted(1)) {
       bottom_.store(bottom, std::memory_order_release);
     } else {
@@ -68,8 +64,7 @@ class SpawnDeque {
     T* element = nullptr;
     if (top == bottom) {
       element = slots_.get(bottom);
-      // [take] seq_cst, as every rise of the top. relaxed on failure: a thief has it, we need no
-      // more.
+      // [take] seq_cst, as every rise of the top. relaxed on failure: a thief has it.
       if (!top_.compare_exchange_strong(top, top + 1, std::memory_order_seq_cst,
                                         std::memory_order_relaxed)) {
         element = nullptr;
@@ -97,8 +92,8 @@ class SpawnDeque {
   }
 
   // Takes the oldest: half of what is there, rounded up, at most `max`. Returns how many; 0 also
-  // when another thread was faster at the first one. Call from: any thread but the owner. Never
-  // parks.
+  // when another thread was faster at the first one.
+  // Call from: any thread but the owner. Never parks.
   [[nodiscard]] unsigned steal(T** out, unsigned max) {
     const auto share = static_cast<unsigned>(std::min<std::size_t>((size() + 1) / 2, max));
     unsigned taken = 0;
@@ -121,14 +116,14 @@ class SpawnDeque {
 
   // [sleep] The waker's half: after it, whoever announces sleep and then calls empty_seq_cst() sees
   // all that was pushed, or else the caller sees the announcement by a seq_cst load. A seq_cst RMW
-  // on some other word would not do: it is this one that the sleeper reads. Call from: the owner,
-  // between push() and its look at the sleep words.
+  // on some other word would not do: it is this one that the sleeper reads.
+  // Call from: the owner, between push() and its look at the sleep words.
   void publish_seq_cst() {
     bottom_.exchange(bottom_.load(std::memory_order_relaxed), std::memory_order_seq_cst);
   }
 
-  // [sleep] The sleeper's half. Call from: any thread that has announced its sleep by a seq_cst
-  // RMW.
+  // [sleep] The sleeper's half.
+  // Call from: any thread, after it announced its sleep by a seq_cst RMW.
   [[nodiscard]] bool empty_seq_cst() const {
     const Index top = top_.load(std::memory_order_seq_cst);
     return !before(top, bottom_.load(std::memory_order_seq_cst));
@@ -138,10 +133,21 @@ class SpawnDeque {
   // Survives the wrap of the indices: they are never more than a capacity apart.
   static bool before(Index a, Index b) { return static_cast<std::int64_t>(a - b) < 0; }
 
-  bool make_room(Index bottom) {
+  void store(Index bottom, T* element) {
+    slots_.set(bottom, element);
+    // [slot] publishes the slot and what the element points to; pairs with steal_one().
+    bottom_.store(bottom + 1, planted(3) ? std::memory_order_relaxed : std::memory_order_release);
+  }
+
+  // The deque was full when we last looked at the top.
+  [[gnu::noinline]] bool push_slowly(T* element) {
+    const Index bottom = bottom_.load(std::memory_order_relaxed);  // relaxed: only we write it.
     // acquire: [reuse] thieves have read the slots below this top before we write them again.
-    top_seen_ = top_.load(std::memory_order_acquire);
-    return bottom - top_seen_ < slots_.capacity() || slots_.grow(top_seen_, bottom);
+    const Index top = top_.load(std::memory_order_acquire);
+    if (bottom - top == slots_.capacity() && !slots_.grow(top, bottom)) return false;
+    limit_ = top + slots_.capacity();
+    store(bottom, element);
+    return true;
   }
 
   T* steal_one() {
@@ -159,18 +165,18 @@ class SpawnDeque {
                : nullptr;
   }
 
-  // [slot] push() fills a slot and stores bottom_ with release; steal_one() loads bottom_ with
-  // acquire. [reuse] A thief reads its slot and raises top_ with release; make_room() loads top_
-  // with acquire. [take] pop() lowers bottom_ to b, then reads top_, and takes slot b without a CAS
-  // if top_ < b. Could a thief take b too? It would have read top_ = b from a rise R, then bottom_
-  // > b from before the owner's announcement A. All of these are seq_cst, so their single order
-  // has: A before the owner's look, its look before R (it saw less), R before the thief's first
-  // look (which saw R), that before its second, and that before A (it missed A): a circle. With
-  // acquire loads in the thief, or a plain store in the owner, the last step falls and both take b.
+  // [slot] push() fills a slot and stores bottom_ with release; steal_one() loads it with acquire.
+  // [reuse] A thief reads its slot, raises top_ with release; push_slowly() loads it with acquire.
+  // [take] pop() lowers bottom_ to b, then reads top_, and takes slot b without a CAS if top_ < b.
+  // Could a thief take b too? It would have read top_ = b from a rise R, and then a bottom_ > b
+  // from before the owner's announcement A. All of these are seq_cst, so in their single order A
+  // comes before the owner's look, that before R (which it missed), R before the thief's first look
+  // (which saw it), that before the thief's second, and that before A (which it missed): a circle.
+  // With acquire loads in the thief, or a plain store in the owner, the circle opens and both take b.
   alignas(arch::kCacheLine) Atomic<Index> top_;     // Any thread, CAS only; it never falls.
   alignas(arch::kCacheLine) Atomic<Index> bottom_;  // Written by the owner only.
-  Index top_seen_;                                  // The owner's: the top as it last acquired it.
   SlotArray<T> slots_;
+  Index limit_;  // The owner's: it must look at the top again before it fills this slot.
 };
 
 }  // namespace weft::base

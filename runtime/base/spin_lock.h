@@ -2,13 +2,10 @@
 //
 //   base::SpinLock lock_;
 //   ...
-//   std::lock_guard guard(lock_);      // a handful of loads and stores, never a system call, never
-//   a park
+//   std::lock_guard guard(lock_);      // a handful of loads and stores, no system call, no park
 //
 // Requires: whoever holds it neither parks nor blocks, and holds it for well under a microsecond:
-// those
-//           who wait burn their processor, and a holder that the kernel preempts keeps them
-//           waiting.
+//           those who wait burn their processor, and one that is preempted keeps them waiting.
 // Promises: what was written under the lock is visible to the next holder. Not fair, not recursive.
 #pragma once
 
