@@ -16,6 +16,7 @@
 // attached to it.
 #pragma once
 
+#include <atomic>
 #include <cstddef>
 #include <cstdint>
 #include <exception>
@@ -32,6 +33,12 @@
 namespace weft::sched {
 
 class Core;
+
+// The exception of a fiber, shared by its block and its group: whoever joins first takes it.
+struct ChildException {
+  std::exception_ptr pointer;
+  std::atomic<bool> taken{false};
+};
 
 class Group {
  public:
@@ -61,7 +68,7 @@ class Group {
 
   // Notes that a child ended with an error or an exception, and cancels the others if that is the rule.
   // Call from: the child, on its own stack, before ended().
-  void record(FiberBlock& fiber, const absl::Status* error, std::exception_ptr exception);
+  void record(FiberBlock& fiber, const absl::Status* error, std::shared_ptr<ChildException> exception);
 
   // Lets a child go. The last touch by it. Call from: the commit step of its exit.
   void ended(FiberBlock& fiber, WakeBatch& batch);
@@ -92,7 +99,6 @@ class Group {
   void detach(Group& subgroup);
   bool wait_empty(unsigned accepts);
   absl::Status report();
-  Errors& errors();
   static void on_deadline(Timer& timer, std::int64_t now_ns, WakeBatch& batch);
 
   Core* const core_;

@@ -10,7 +10,11 @@ void Level::leave() {
 }
 
 Interruption interruption(const FiberBlock& fiber) {
-  for (const Level* level = fiber.frame->level; level != nullptr; level = level->outer()) {
+  return interruption_from(fiber.frame->level, fiber);
+}
+
+Interruption interruption_from(const Level* innermost, const FiberBlock& fiber) {
+  for (const Level* level = innermost; level != nullptr; level = level->outer()) {
     if (level->raised() != Interruption::kNone) return level->raised();
   }
   return fiber.group->cover().raised();

@@ -65,6 +65,9 @@ class Level {
 // The innermost raised level of the calling fiber, its group's included. Call from: a fiber.
 Interruption interruption(const FiberBlock& fiber);
 
+// The same, but only from `innermost` outwards. Call from: the fiber whose levels they are.
+Interruption interruption_from(const Level* innermost, const FiberBlock& fiber);
+
 // Takes the fiber's cancel bit back and asks again if a level that is left still wants it.
 // Call from: the fiber, after a level was left or lowered.
 void refresh_cancel(FiberBlock& fiber);

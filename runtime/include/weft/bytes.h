@@ -1,0 +1,42 @@
+// Spans of bytes that text, vectors and arrays of chars or std::byte turn into by themselves.
+//
+//   stream.write_all("220 ready\r\n");
+//   std::array<std::byte, 4096> buffer;
+//   stream.read(buffer);
+#pragma once
+
+#include <concepts>
+#include <cstddef>
+#include <ranges>
+#include <span>
+#include <string_view>
+#include <type_traits>
+
+namespace weft {
+
+template <class T>
+concept ByteLike = std::same_as<std::remove_cv_t<T>, char> ||
+                   std::same_as<std::remove_cv_t<T>, std::byte> ||
+                   std::same_as<std::remove_cv_t<T>, unsigned char>;
+
+// Bytes to read from. Does not own them.
+struct Bytes : std::span<const std::byte> {
+  Bytes() = default;
+  template <std::ranges::contiguous_range R>
+    requires ByteLike<std::ranges::range_value_t<R>>
+  Bytes(const R& range)  // NOLINT(google-explicit-constructor): the point of the type
+      : span(reinterpret_cast<const std::byte*>(std::ranges::data(range)), std::ranges::size(range)) {}
+  Bytes(const char* text) : Bytes(std::string_view(text)) {}  // NOLINT(google-explicit-constructor)
+};
+
+// Bytes to write into. Does not own them.
+struct MutableBytes : std::span<std::byte> {
+  MutableBytes() = default;
+  template <std::ranges::contiguous_range R>
+    requires ByteLike<std::remove_reference_t<std::ranges::range_reference_t<R>>> &&
+             (!std::is_const_v<std::remove_reference_t<std::ranges::range_reference_t<R>>>)
+  MutableBytes(R&& range)  // NOLINT(google-explicit-constructor)
+      : span(reinterpret_cast<std::byte*>(std::ranges::data(range)), std::ranges::size(range)) {}
+};
+
+}  // namespace weft

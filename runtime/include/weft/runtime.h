@@ -1,0 +1,145 @@
+// The runtime: starts workers, runs a body as the first fiber, ends in order.
+//
+//   int main() {
+//     return weft::run([]() -> absl::Status {
+//       auto listener = weft::TcpListener::bind("127.0.0.1:7000");
+//       if (!listener.ok()) return listener.status();
+//       return weft::serve(*listener, echo);
+//     });                                                  // SIGTERM drains, then cancels
+//   }
+//
+// The end of run(): the body returned or SIGTERM came; drain (listeners stop, draining() is true, reads
+// under EndOnDrain return); after Options::drain cancel everything; after Options::shutdown_limit print
+// all fibers and _exit(70). A second signal cancels at once.
+//
+// Requires: privileges are dropped before a runtime starts, not while. A fiber belongs to one runtime.
+// Promises: main's thread is never a worker. Start and stop can be repeated without a trace.
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+#include <functional>
+#include <memory>
+#include <optional>
+#include <string>
+#include <string_view>
+#include <type_traits>
+#include <utility>
+
+#include <absl/status/status.h>
+#include <absl/status/statusor.h>
+#include <absl/time/time.h>
+
+#include <weft/fiber.h>
+#include <weft/scope.h>
+#include <weft/status.h>
+
+namespace weft {
+
+enum class Engine { kAuto, kUring };
+enum class LogLevel { kInfo, kWarning, kError };
+
+struct Options {
+  int workers = 0;                      // 0: min(affinity mask, ceil(cgroup CPU quota)), at least 1
+  std::size_t stack_size = 256 << 10;   // a power of two from 16 KiB up; counts the guard
+  Engine engine = Engine::kAuto;
+  bool raw_clone = true;                // false, or where it cannot be had (one log line): plain threads
+  bool shuffle_wakes = false;           // tests: every wake moves the fiber to another worker
+  bool handle_signals = true;           // run() only: SIGTERM and SIGINT drain, a second one cancels
+  absl::Duration drain = absl::Seconds(10);
+  absl::Duration shutdown_limit = absl::Seconds(5);
+  absl::Duration timer_slack = absl::Milliseconds(1);  // late by at most min(this, 1/50 of the wait)
+  std::size_t prewarm = 0;              // stacks and control blocks touched before the first spawn
+  std::function<void(LogLevel, std::string_view)> log = {};  // default: stderr, warnings and worse
+};
+
+struct Metrics {
+  std::uint64_t fibers = 0;          // alive now
+  std::uint64_t spawned = 0;
+  std::uint64_t switches = 0;
+  std::uint64_t steals = 0;          // fibers that another worker took
+  std::uint64_t sleeps = 0;          // times that a worker slept
+  std::uint64_t kernel_entries = 0;  // of all I/O drivers
+  std::uint64_t operations = 0;      // in flight now
+  std::uint64_t stacks = 0;          // in use now, or warm on a worker
+};
+
+class Runtime {
+ public:
+  // Never parks; blocks until all workers run. kInvalidArgument for bad options; otherwise the error of
+  // the step that failed. Call from: any thread that is not a fiber.
+  static absl::StatusOr<std::unique_ptr<Runtime>> start(Options options = {});
+  // stop(); where that would say kDeadlineExceeded: all fibers are printed, then _exit(70).
+  ~Runtime();
+  Runtime(const Runtime&) = delete;
+  Runtime& operator=(const Runtime&) = delete;
+
+  // For detached work: kKeepGoing, and an error is logged. Call from: any thread.
+  FiberGroup& root();
+
+  // Runs `body` as a fiber of the root group and waits for its result; rethrows its exception.
+  // Call from: a thread that is not a fiber. Blocks.
+  template <class F>
+  Joined<std::invoke_result_t<F>> block_on(F&& body) {
+    return root().spawn(std::forward<F>(body), {.name = "main"}).join();
+  }
+
+  // Begins to drain. Call from: any thread. Never parks.
+  void drain();
+  // Drains, cancels, waits, ends the workers; as SIGTERM, but kDeadlineExceeded where run() would end
+  // the process; it may then be called again. Call from: a thread that is not a fiber. Blocks.
+  absl::Status stop();
+
+  // Call from: any thread. Never parks.
+  Metrics metrics() const;
+
+  // What a host's signal handler or test needs: waits for the body or for a signal. Used by run().
+  class Signals;
+
+ private:
+  friend class FiberGroup;
+  struct State;
+  explicit Runtime(std::unique_ptr<State> state);
+  std::unique_ptr<State> state_;
+};
+
+// Of the current runtime. Call from: a fiber.
+FiberGroup& background();
+// Whether the current runtime drains. Call from: a fiber; false elsewhere. Never parks.
+bool draining();
+
+namespace internal {
+
+// The signal and shutdown side of run(): starts a runtime, calls spawn_body with it, waits, stops.
+int run_body(Options options, const std::function<Fiber<absl::Status>(Runtime&)>& spawn_body,
+             const std::function<int(const absl::Status&)>& exit_code);
+
+}  // namespace internal
+
+// Runs `body` as the first fiber, of a new runtime, and returns main's result: 0 for void and an OK
+// status, the number for an int; an error is printed and gives 1. An exception of the body is rethrown.
+// Call from: main, or any thread that is not a fiber. Blocks.
+template <class F>
+int run(F&& body, Options options = {}) {
+  using T = std::invoke_result_t<F>;
+  int number = 0;
+  auto as_status = [&body, &number]() -> absl::Status {
+    if constexpr (std::is_void_v<T>) {
+      body();
+      return absl::OkStatus();
+    } else if constexpr (std::is_convertible_v<T, int> && !std::is_same_v<T, absl::Status>) {
+      number = static_cast<int>(body());
+      return absl::OkStatus();
+    } else {
+      return body();
+    }
+  };
+  return internal::run_body(
+      std::move(options),
+      [&as_status](Runtime& runtime) {
+        return runtime.root().spawn([&as_status] { return as_status(); }, {.name = "main"});
+      },
+      [&number](const absl::Status& status) { return status.ok() ? number : 1; });
+}
+
+}  // namespace weft

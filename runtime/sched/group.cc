@@ -1,0 +1,200 @@
+#include "runtime/sched/group.h"
+
+#include <string>
+#include <utility>
+#include <vector>
+
+#include "runtime/base/check.h"
+#include "runtime/sched/core.h"
+#include "runtime/sched/park.h"
+#include "runtime/sched/status.h"
+#include "runtime/sched/worker.h"
+
+namespace weft::sched {
+
+// Made by the first error: most groups never have one.
+struct Group::Errors {
+  static constexpr std::size_t kOthersMax = 8;
+
+  absl::Status first;
+  std::vector<absl::Status> others;
+  std::size_t count = 0;
+  std::shared_ptr<ChildException> exception;
+  bool seen = false;
+};
+
+Group::Group(Core* core, Group* parent, const Options& options)
+    : core_(core), parent_(parent), options_(options) {
+  if (parent_ != nullptr) parent_->attach(*this);
+}
+
+Group::~Group() {
+  deadline_.disarm();
+  if (maker_ != nullptr) {
+    const std::uint64_t state = word_.lock();
+    maker_ = nullptr;  // [level] left: whoever cancels from now on leaves the maker alone
+    word_.unlock(state);
+    cover_.leave();
+  }
+  if (parent_ != nullptr) parent_->detach(*this);
+  WEFT_CHECK(count_ == 0, "a group was destroyed while its fibers run: wait for them first");
+  if (errors_ == nullptr || errors_->seen) return;
+  if (errors_->exception != nullptr && !errors_->exception->taken.load(std::memory_order_acquire)) {
+    if (std::uncaught_exceptions() == 0) std::rethrow_exception(errors_->exception->pointer);
+    log(core_, LogLevel::kError, std::string("group ") + options_.name +
+                                     ": an exception of a fiber is lost, because another one unwinds");
+  } else if (errors_->count != 0 && !options_.log_errors) {
+    log(core_, LogLevel::kWarning, std::string("group ") + options_.name +
+                                       ": nobody looked at the error of a fiber: " +
+                                       errors_->first.ToString());
+  }
+}
+
+void Group::cover(FiberBlock& maker) {
+  maker_ = &maker;
+  cover_.enter(maker);
+  if (is_cancelled()) maker.claim.request(kCancel);
+}
+
+void Group::set_deadline(std::int64_t deadline_ns, std::int64_t now_ns) {
+  current_worker()->timers().arm(deadline_, deadline_ns, now_ns);
+}
+
+void Group::on_deadline(Timer& timer, std::int64_t, WakeBatch& batch) {
+  static_cast<Deadline&>(timer).group.cancel(Interruption::kDeadlineExceeded, batch);
+}
+
+void Group::attach(Group& subgroup) {
+  const std::uint64_t state = word_.lock();
+  subgroups_.push_back(&subgroup);
+  const Interruption why = cover_.raised();
+  if (why != Interruption::kNone) subgroup.cover_.raise(why);
+  word_.unlock(state);
+}
+
+void Group::detach(Group& subgroup) {
+  const std::uint64_t state = word_.lock();
+  subgroups_.remove(&subgroup);
+  word_.unlock(state);
+}
+
+void Group::add(FiberBlock& fiber) {
+  const std::uint64_t state = word_.lock();
+  ++count_;
+  fibers_.push_back(&fiber);
+  // A late child hears at once what the others have heard. It has not started: the request is noted.
+  if (is_cancelled()) fiber.claim.request(kCancel);
+  word_.unlock(state);
+}
+
+void Group::ended(FiberBlock& fiber, WakeBatch& batch) {
+  std::uint64_t state = word_.lock();
+  fibers_.remove(&fiber);
+  if (--count_ == 0) {
+    WaitList waiting(ObjectWord::waiters(state));
+    while (WaitNode* node = waiting.claim_first()) batch.add(*node);
+    state = ObjectWord::with_waiters(state, nullptr);
+  }
+  word_.unlock(state);  // [group] the last touch: a joiner that was claimed may destroy the group now
+}
+
+void Group::record(FiberBlock& fiber, const absl::Status* error,
+                   std::shared_ptr<ChildException> exception) {
+  // That a cancelled child says so is no error.
+  if (error != nullptr && is_interruption(*error) && fiber.claim.asked(kCancel)) return;
+  absl::Status copy = error != nullptr ? deep_copy(*error) : absl::OkStatus();
+  if (error != nullptr && options_.log_errors) {
+    log(core_, LogLevel::kWarning, describe(fiber) + " ended with " + copy.ToString());
+  }
+
+  // Made before the lock is taken: nothing under it allocates but the list of the others.
+  auto fresh = std::make_unique<Errors>();
+  const std::uint64_t state = word_.lock();
+  if (errors_ == nullptr) errors_ = std::move(fresh);
+  if (exception != nullptr && errors_->exception == nullptr) errors_->exception = std::move(exception);
+  if (error != nullptr) {
+    if (++errors_->count == 1) {
+      errors_->first = std::move(copy);
+    } else if (errors_->others.size() < Errors::kOthersMax) {
+      errors_->others.push_back(std::move(copy));
+    }
+  }
+  word_.unlock(state);
+  if (!options_.keep_going) cancel();
+}
+
+void Group::cancel(Interruption why) {
+  WakeBatch batch;
+  cancel(why, batch);
+  batch.deliver();
+}
+
+void Group::cancel(Interruption why, WakeBatch& batch) {
+  const std::uint64_t state = word_.lock();
+  if (cover_.raise(why)) {
+    for (FiberBlock& fiber : fibers_) batch.request(fiber, kCancel);
+    if (maker_ != nullptr) batch.request(*maker_, kCancel);
+    for (Group& subgroup : subgroups_) subgroup.cancel(why, batch);
+  }
+  word_.unlock(state);
+}
+
+std::size_t Group::size() {
+  const std::uint64_t state = word_.lock();
+  const std::size_t count = count_;
+  word_.unlock(state);
+  return count;
+}
+
+// One wait for the count to become 0; false when something asked for ended it early.
+bool Group::wait_empty(unsigned accepts) {
+  const std::uint64_t state = word_.lock();
+  if (count_ == 0) {
+    word_.unlock(state);
+    return true;
+  }
+  WaitNode node;
+  // What was added meanwhile is waited for as well: the next look is under the lock again.
+  if (wait(word_, state, node, accepts)) return wait_empty(accepts);
+  return false;
+}
+
+void Group::wait_until_empty() { wait_empty(0); }
+
+absl::Status Group::join() {
+  FiberBlock* self = current_fiber();
+  if (self == nullptr) {
+    wait_until_empty();
+    return report();
+  }
+  if (self->group == this) {
+    return absl::FailedPreconditionError("join: a fiber cannot wait for the group that it belongs to");
+  }
+  if (wait_empty(kCancel)) return report();
+  if (maker_ != self) return status_of(interruption(*self));
+
+  // A scope: only what was asked from outside its own level is reported.
+  const Interruption outer = interruption_from(cover_.outer(), *self);
+  if (outer != Interruption::kNone) cancel(outer);
+  wait_until_empty();
+  absl::Status status = report();
+  return status.ok() ? status_of(outer) : status;
+}
+
+absl::Status Group::report() {
+  const std::uint64_t state = word_.lock();
+  const std::unique_ptr<Errors> errors = std::exchange(errors_, nullptr);
+  word_.unlock(state);
+  if (errors != nullptr && errors->exception != nullptr &&
+      // acq_rel: only one of this join and the fiber's own takes it.
+      !errors->exception->taken.exchange(true, std::memory_order_acq_rel)) {
+    std::rethrow_exception(errors->exception->pointer);
+  }
+  if (errors != nullptr && errors->count != 0) {
+    return with_others(std::move(errors->first), errors->others, errors->count - 1);
+  }
+  return cover_.raised() == Interruption::kDeadlineExceeded ? status_of(cover_.raised())
+                                                            : absl::OkStatus();
+}
+
+}  // namespace weft::sched
