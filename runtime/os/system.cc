@@ -86,6 +86,15 @@ int mprotect(void* at, std::size_t bytes, int prot) {
 int madvise(void* at, std::size_t bytes, int advice) {
   return static_cast<int>(make(Call::kMadvise, SYS_madvise, advice, at, bytes, advice));
 }
+int munlock(void* at, std::size_t bytes) {
+  return static_cast<int>(make(Call::kMunlock, SYS_munlock, -1, at, bytes));
+}
+int prctl(int option, long a, long b, long c, long d) {
+  return static_cast<int>(make(Call::kPrctl, SYS_prctl, option, option, a, b, c, d));
+}
+int sigaltstack(const stack_t* wanted, stack_t* former) {
+  return static_cast<int>(make(Call::kSigaltstack, SYS_sigaltstack, -1, wanted, former));
+}
 int eventfd(unsigned value, int flags) {
   return static_cast<int>(make(Call::kEventfd, SYS_eventfd2, -1, value, flags));
 }

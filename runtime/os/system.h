@@ -13,13 +13,14 @@
 #include <cstddef>
 #include <cstdint>
 
+#include <signal.h>
 #include <sys/types.h>
 
 namespace weft::os::system {
 
 enum class Call : std::uint8_t {
   kMmap, kMunmap, kMprotect, kMadvise, kClone, kIoUringSetup, kIoUringRegister, kIoUringEnter,
-  kEventfd, kSigaltstack, kSocket, kBind, kListen, kSetsockopt, kAccept, kShutdown, kClose, kSend,
+  kMunlock, kPrctl, kEventfd, kSigaltstack, kSocket, kBind, kListen, kSetsockopt, kAccept, kShutdown, kClose, kSend,
   kCount,
 };
 
@@ -48,6 +49,11 @@ long mmap(void* at, std::size_t bytes, int prot, int flags, int fd, off_t offset
 int munmap(void* at, std::size_t bytes);
 int mprotect(void* at, std::size_t bytes, int prot);
 int madvise(void* at, std::size_t bytes, int advice);
+int munlock(void* at, std::size_t bytes);
+int prctl(int option, long a, long b, long c, long d);
+
+// ---- Signals
+int sigaltstack(const stack_t* wanted, stack_t* former);
 
 // ---- Descriptors
 int eventfd(unsigned value, int flags);

@@ -76,6 +76,18 @@ class Idle {
     }
   }
 
+  // Makes sure that `worker` looks at its inbox soon: rings it if it sleeps; awake, it looks once a
+  // turn. Call from: any thread, after the message was published. Never parks.
+  template <class Host>
+  void reach(Host& host, int worker) {
+    std::uint32_t asleep = kAsleep;
+    if (slots_[worker].word.load(std::memory_order_seq_cst) == kAsleep &&  // [sleep] the second step
+        slots_[worker].word.compare_exchange_strong(asleep, kRung, std::memory_order_seq_cst)) {
+      sleepers_.fetch_sub(1, std::memory_order_seq_cst);
+      host.ring(worker);
+    }
+  }
+
   // Wakes everybody, to see that the runtime stops. Call from: any thread, after the flag is set.
   template <class Host>
   void ring_all(Host& host) {

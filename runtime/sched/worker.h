@@ -1,0 +1,213 @@
+// Worker: a kernel thread's scheduler. Its loop runs fibers; the rest of this file is what fibers, and
+// other threads, ask of it.
+//
+//   weft_loop(&worker);                      // runs what next() returns until the runtime stops
+//   Worker::leave(commit, argument);         // the running fiber parks; commit runs on our own stack
+//   worker.make_ready(fiber);                // somebody claimed it
+//
+// One turn runs fibers until 256 have run, or 100 us are over, or 256 operations are prepared; then it
+// enters the kernel once, if there is a reason to, and takes in what came from outside. With nothing to
+// run it goes through Idle::find_work, which also steals and sleeps.
+//
+// What runs next, in this order: the next-slot (the fiber just woken; 32 times in a row at most), then
+// unstarted and ready fibers in turn, one each. [turn]
+//
+// Requires: everything but inbox pushes, steal_into() and the idle words is called by the owner: the
+// worker's own stack, or the fiber that it runs.
+// Promises: a fiber that is made ready runs once for it. No inner loop is unbounded.
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+#include <memory>
+
+#include "arch/x86_64/cpu.h"
+#include "runtime/base/atomic.h"
+#include "runtime/base/inbox.h"
+#include "runtime/base/ready_queue.h"
+#include "runtime/base/spawn_deque.h"
+#include "runtime/os/kernel_thread.h"
+#include "runtime/sched/block_pool.h"
+#include "runtime/sched/fiber.h"
+#include "runtime/sched/io_driver.h"
+#include "runtime/sched/overflow.h"
+#include "runtime/sched/stack_pool.h"
+#include "runtime/sched/timers.h"
+
+namespace weft::sched {
+
+class Core;
+class Worker;
+
+// What a fiber that switches to another one will touch first, a few fibers ahead of time.
+struct FiberPrefetch {
+  static void far_ahead(const FiberBlock* fiber) { arch::prefetch(fiber); }
+  static void near_ahead(const FiberBlock* fiber);
+};
+
+// The part of a fiber's state that C++ and libc keep per kernel thread: kept on the fiber's stack while
+// it is away, so that two fibers that leave inside a catch do not swap their exceptions.
+struct ThreadState {
+  void* caught;            // of __cxa_get_globals(): the chain of caught exceptions,
+  std::uint64_t uncaught;  // and the count of those in flight, with its padding
+};
+
+class Worker {
+ public:
+  // What happens after the fiber has left its stack; runs on the worker's.
+  using Commit = void (*)(Worker& worker, FiberBlock& fiber, void* argument);
+
+  static constexpr unsigned kFibersPerTurn = 256;
+  static constexpr unsigned kOperationsPerTurn = 256;
+  static constexpr unsigned kSlotInARow = 32;
+  static constexpr std::size_t kReadyWorthARing = 8;
+  static constexpr unsigned kStealMax = 32;
+
+  Worker(Core& core, int index);
+  ~Worker();
+  Worker(const Worker&) = delete;
+  Worker& operator=(const Worker&) = delete;
+
+  // The worker's life, on its own kernel thread: opens the driver, reports, loops, ends.
+  void main();
+
+  // ---- The running fiber
+
+  // Suspends the calling fiber: `commit` runs once it has left. Returns when it is resumed, perhaps on
+  // another worker. Call from: a fiber. Parks.
+  static void leave(Commit commit, void* argument);
+  // Lets others run. Call from: a fiber.
+  static void yield();
+  static void maybe_yield();
+  // Prepares `operation` and parks until it has completed, or was cancelled by one of `accepts`.
+  // Returns its result; -ECANCELED when it was cut short. Call from: a fiber. Parks.
+  static int perform(Operation& operation, unsigned accepts);
+  // The end of a fiber; does not return.
+  [[noreturn]] static void exit();
+
+  FiberBlock* current() const { return current_; }
+
+  // ---- Making runnable
+
+  // A fiber that was claimed; runs next here, or goes where it is pinned. Call from: the owner.
+  void make_ready(FiberBlock& fiber);
+  // A fiber that has not started. Call from: the owner.
+  void push_unstarted(FiberBlock& fiber);
+  // From another worker or thread: a pinned fiber, or one that must run here. The caller then makes the
+  // worker look. Call from: any thread.
+  void push_ready_inbox(FiberBlock& fiber) { ready_inbox_.push(&fiber); }
+  // "Look at this block's claim word." Call from: any thread.
+  void push_message(FiberBlock& fiber) { messages_.push(&fiber); }
+
+  // ---- The loop
+
+  // Finishes what the last fiber began by leaving, and says who runs next; null: the runtime stops.
+  // Call from: weft_next alone.
+  FiberBlock* next();
+
+  // ---- The host of Idle (idle.h says what each must do)
+  bool stopping() const;
+  bool collect();
+  bool steal(int victim);
+  bool share_left() const;
+  bool quiet_work() const { return !queues_empty(); }
+  bool anything() const;
+  bool has_timers() const { return timers_.earliest() != os::kNever; }
+  bool spin();
+  void sleep(bool timed);
+  bool rescue();
+  void ring(int worker);
+
+  // ---- Its parts
+  Core& core() const { return core_; }
+  int index() const { return index_; }
+  Timers& timers() { return timers_; }
+  BlockCache* blocks() const { return blocks_; }
+  IoDriver& driver() const { return *driver_; }
+  os::KernelThread& thread() { return thread_; }
+  std::int64_t now_ns() const { return now_ns_; }  // as of this turn's beginning
+  // True when nothing would run if the calling fiber parked now: then a reply had better leave at once.
+  bool nothing_else() const { return queues_empty(); }
+
+  // Counters that others read; each is written by the owner alone. relaxed: statistics.
+  struct Counters {
+    base::Atomic<std::uint64_t> switches{0}, spawned{0}, ended{0}, steals{0}, sleeps{0};
+    base::Atomic<std::uint64_t> kernel_entries{0}, operations{0}, stacks{0};
+  };
+  Counters counters;
+
+ private:
+  friend class WakeBatch;
+
+  FiberBlock* pick();
+  FiberBlock* take_local();
+  FiberBlock* take_next_slot();
+  bool bind(FiberBlock& fiber);
+  void refuse_stackless(FiberBlock& fiber);
+  void push_ready(FiberBlock& fiber);
+  void announce_ready();
+  void take_in(WakeBatch& batch);
+  void handle_messages(WakeBatch& batch);
+  void take_injected();
+  unsigned steal_into(Worker& victim);
+  bool queues_empty() const;
+  void begin_turn();
+  void publish_counters();
+  static void commit_yield(Worker& worker, FiberBlock& fiber, void*);
+  static void commit_operation(Worker& worker, FiberBlock& fiber, void* operation);
+  static void commit_exit(Worker& worker, FiberBlock& fiber, void*);
+  static void add(base::Atomic<std::uint64_t>& counter, std::uint64_t n = 1) {
+    counter.store(counter.load(std::memory_order_relaxed) + n, std::memory_order_relaxed);
+  }
+
+  // The switch's: it must be first.
+  void* rsp_ = nullptr;
+
+  FiberBlock* current_ = nullptr;
+  Commit commit_ = nullptr;
+  void* commit_argument_ = nullptr;
+  ThreadState* thread_state_ = nullptr;  // of this kernel thread
+  int* errno_ = nullptr;
+
+  unsigned ran_ = 0;             // fibers in this turn
+  unsigned slot_in_a_row_ = 0;
+  bool unstarted_turn_ = false;  // whose turn it is, unstarted or ready
+  bool oldest_first_ = false;    // once a turn the oldest unstarted fiber goes first
+  bool turn_over_ = false;
+  const bool alone_;             // the only worker: nobody to tell, nobody who steals
+  const bool shuffles_;
+  std::uint64_t turn_began_cycles_ = 0;
+  std::int64_t now_ns_ = 0;
+  std::int64_t spin_limit_ns_;
+  std::int64_t trim_at_ns_ = 0;
+
+  // [slot] The owner fills and empties it; the watcher may empty it for a worker that is stuck. With a
+  // single worker plain loads and stores do.
+  base::Atomic<FiberBlock*> next_slot_{nullptr};
+
+  base::SpawnDeque<FiberBlock> unstarted_;
+  base::ReadyQueue<FiberBlock, FiberPrefetch> ready_;
+  base::ReadyQueue<FiberBlock, FiberPrefetch> pinned_;  // nobody steals from it
+  base::Inbox<FiberBlock, &FiberBlock::link> ready_inbox_;
+  base::Inbox<FiberBlock, &FiberBlock::message_link> messages_;
+
+  Timers timers_;
+  BlockCache* blocks_ = nullptr;
+  StackCache stacks_;
+  std::unique_ptr<IoDriver> driver_;
+  os::KernelThread thread_;
+
+  Core& core_;
+  const int index_;
+
+  // The watcher's memory of this worker: how many switches it had made at the last look.
+  std::uint64_t seen_switches_ = 0;
+};
+
+// The worker of the calling kernel thread; null on a thread that is not one. Never kept over a park: the
+// fiber may be on another kernel thread afterwards.
+Worker* current_worker();
+// The calling fiber; null where there is none.
+FiberBlock* current_fiber();
+
+}  // namespace weft::sched
