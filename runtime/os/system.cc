@@ -86,6 +86,15 @@ int mprotect(void* at, std::size_t bytes, int prot) {
 int madvise(void* at, std::size_t bytes, int advice) {
   return static_cast<int>(make(Call::kMadvise, SYS_madvise, advice, at, bytes, advice));
 }
+long get_robust_list(void** head, std::size_t* bytes) {
+  return make(Call::kGetRobustList, SYS_get_robust_list, -1, 0, head, bytes);
+}
+int prctl(int option, void* argument) {
+  return static_cast<int>(make(Call::kPrctl, SYS_prctl, option, option, argument));
+}
+int rseq(void* area, unsigned bytes, unsigned signature) {
+  return static_cast<int>(make(Call::kRseq, SYS_rseq, -1, area, bytes, 0, signature));
+}
 int eventfd(unsigned value, int flags) {
   return static_cast<int>(make(Call::kEventfd, SYS_eventfd2, -1, value, flags));
 }

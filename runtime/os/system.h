@@ -20,6 +20,7 @@ namespace weft::os::system {
 enum class Call : std::uint8_t {
   kMmap, kMunmap, kMprotect, kMadvise, kClone, kIoUringSetup, kIoUringRegister, kIoUringEnter,
   kEventfd, kSigaltstack, kSocket, kBind, kListen, kSetsockopt, kAccept, kShutdown, kClose, kSend,
+  kGetRobustList, kPrctl, kRseq,
   kCount,
 };
 
@@ -48,6 +49,11 @@ long mmap(void* at, std::size_t bytes, int prot, int flags, int fd, off_t offset
 int munmap(void* at, std::size_t bytes);
 int mprotect(void* at, std::size_t bytes, int prot);
 int madvise(void* at, std::size_t bytes, int advice);
+
+// ---- This thread
+long get_robust_list(void** head, std::size_t* bytes);
+int prctl(int option, void* argument);
+int rseq(void* area, unsigned bytes, unsigned signature);
 
 // ---- Descriptors
 int eventfd(unsigned value, int flags);
