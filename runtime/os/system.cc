@@ -95,6 +95,12 @@ int prctl(int option, long a, long b, long c, long d) {
 int sigaltstack(const stack_t* wanted, stack_t* former) {
   return static_cast<int>(make(Call::kSigaltstack, SYS_sigaltstack, -1, wanted, former));
 }
+long get_robust_list(void** head, std::size_t* bytes) {
+  return make(Call::kGetRobustList, SYS_get_robust_list, -1, 0, head, bytes);
+}
+int rseq(void* area, unsigned bytes, unsigned signature) {
+  return static_cast<int>(make(Call::kRseq, SYS_rseq, -1, area, bytes, 0, signature));
+}
 int eventfd(unsigned value, int flags) {
   return static_cast<int>(make(Call::kEventfd, SYS_eventfd2, -1, value, flags));
 }

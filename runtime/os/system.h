@@ -20,7 +20,8 @@ namespace weft::os::system {
 
 enum class Call : std::uint8_t {
   kMmap, kMunmap, kMprotect, kMadvise, kClone, kIoUringSetup, kIoUringRegister, kIoUringEnter,
-  kMunlock, kPrctl, kEventfd, kSigaltstack, kSocket, kBind, kListen, kSetsockopt, kAccept, kShutdown, kClose, kSend,
+  kEventfd, kSocket, kBind, kListen, kSetsockopt, kAccept, kShutdown, kClose, kSend,
+  kMunlock, kPrctl, kSigaltstack, kGetRobustList, kRseq,
   kCount,
 };
 
@@ -50,10 +51,14 @@ int munmap(void* at, std::size_t bytes);
 int mprotect(void* at, std::size_t bytes, int prot);
 int madvise(void* at, std::size_t bytes, int advice);
 int munlock(void* at, std::size_t bytes);
-int prctl(int option, long a, long b, long c, long d);
+int prctl(int option, long a, long b = 0, long c = 0, long d = 0);
 
 // ---- Signals
 int sigaltstack(const stack_t* wanted, stack_t* former);
+
+// ---- This thread
+long get_robust_list(void** head, std::size_t* bytes);
+int rseq(void* area, unsigned bytes, unsigned signature);
 
 // ---- Descriptors
 int eventfd(unsigned value, int flags);
