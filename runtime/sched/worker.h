@@ -31,7 +31,8 @@
 #include "runtime/sched/fiber.h"
 #include "runtime/sched/io_driver.h"
 #include "runtime/sched/overflow.h"
-#include "runtime/sched/stack_pool.h"
+#include "runtime/sched/stack_cache.h"
+#include "runtime/sched/switch_hooks.h"
 #include "runtime/sched/timers.h"
 
 namespace weft::sched {
@@ -125,11 +126,12 @@ class Worker {
   BlockCache* blocks() const { return blocks_; }
   IoDriver& driver() const { return *driver_; }
   os::KernelThread& thread() { return thread_; }
+  WorkerHooks& hooks() { return hooks_; }
   std::int64_t now_ns() const { return now_ns_; }  // as of this turn's beginning
   // True when nothing would run if the calling fiber parked now: then a reply had better leave at once.
   bool nothing_else() const { return queues_empty(); }
 
-  // Counters that others read; each is written by the owner alone. relaxed: statistics.
+  // Counters that others read; each is written by the owner alone.
   struct Counters {
     base::Atomic<std::uint64_t> switches{0}, spawned{0}, ended{0}, steals{0}, sleeps{0};
     base::Atomic<std::uint64_t> kernel_entries{0}, operations{0}, stacks{0};
@@ -157,7 +159,8 @@ class Worker {
   static void commit_operation(Worker& worker, FiberBlock& fiber, void* operation);
   static void commit_exit(Worker& worker, FiberBlock& fiber, void*);
   static void add(base::Atomic<std::uint64_t>& counter, std::uint64_t n = 1) {
-    counter.store(counter.load(std::memory_order_relaxed) + n, std::memory_order_relaxed);
+    // release: who sees a fiber counted sees what it did; relaxed load: only we write it.
+    counter.store(counter.load(std::memory_order_relaxed) + n, std::memory_order_release);
   }
 
   // The switch's: it must be first.
@@ -197,6 +200,7 @@ class Worker {
   std::unique_ptr<IoDriver> driver_;
   os::KernelThread thread_;
 
+  WorkerHooks hooks_;
   Core& core_;
   const int index_;
 

@@ -1,0 +1,447 @@
+#include "runtime/sched/worker.h"
+
+#include <cerrno>
+#include <cxxabi.h>
+#include <limits>
+
+#include "arch/x86_64/switch.h"
+#include "runtime/base/check.h"
+#include "runtime/os/clock.h"
+#include "runtime/sched/core.h"
+#include "runtime/sched/fiber_life.h"
+#include "runtime/sched/park.h"
+#include "runtime/sched/uring_driver.h"
+#include "runtime/sched/wake_batch.h"
+
+namespace weft::sched {
+namespace {
+
+constexpr std::uint64_t kTurnCycles = 250'000;  // about 100 us on any processor of today
+constexpr std::int64_t kSpinMaxNs = 50'000;
+constexpr std::int64_t kSpinMinNs = 1'000;
+
+}  // namespace
+
+Worker::Worker(Core& core, int index)
+    : alone_(core.options().workers == 1),
+      shuffles_(core.options().shuffle_wakes && core.options().workers > 1),
+      spin_limit_ns_(kSpinMaxNs),
+      timers_(absl::ToInt64Nanoseconds(core.options().timer_slack)),
+      stacks_(core.stacks()),
+      core_(core),
+      index_(index) {}
+
+Worker::~Worker() = default;
+
+void Worker::main() {
+  set_current_worker(this);
+  auto driver = std::make_unique<UringDriver>();
+  AlternateStack alternate;
+  absl::Status status;
+  if (int error = driver->open(); error < 0) {
+    status = errno_status(driver->failed_step(), error);
+  } else {
+    status = alternate.enter();
+  }
+  blocks_ = BlockCache::lease();
+  if (status.ok() && blocks_ == nullptr) {
+    status = absl::ResourceExhaustedError("no memory for the control blocks of a worker");
+  }
+  driver_ = std::move(driver);
+  thread_state_ = reinterpret_cast<ThreadState*>(abi::__cxa_get_globals());
+  errno_ = &errno;
+  const bool runs = status.ok();
+  if (runs && index_ == 0) blocks_->prewarm(core_.options().prewarm);
+  core_.worker_started(index_, std::move(status));
+  if (runs) {
+    hooks_.start();
+    core_.idle().enter();
+    begin_turn();
+    weft_loop(this);
+  }
+  driver_.reset();
+  if (blocks_ != nullptr) BlockCache::give_back(blocks_);
+  set_current_worker(nullptr);
+}
+
+// ---- The running fiber
+
+// Not inlined: nothing that was computed from the thread before may be used after the switch.
+[[gnu::noinline]] void Worker::leave(Commit commit, void* argument) {
+  WorkerSection section;
+  Worker* worker = current_worker();
+  FiberBlock* fiber = worker->current_;
+  // Called inside catch, as part of unwinding, or between a failed call and a look at errno: what the
+  // thread keeps of that is the fiber's.
+  const ThreadState state = *worker->thread_state_;
+  const int error = *worker->errno_;
+  worker->commit_ = commit;
+  worker->commit_argument_ = argument;
+  FpControl fp_control(*fiber);
+  worker = switch_to_worker(*fiber, *worker);
+  *worker->thread_state_ = state;
+  *worker->errno_ = error;
+}
+
+void Worker::commit_yield(Worker& worker, FiberBlock& fiber, void*) { worker.push_ready(fiber); }
+
+void Worker::yield() { leave(&commit_yield, nullptr); }
+
+void Worker::maybe_yield() {
+  WorkerSection section;
+  Worker* worker = current_worker();
+  if (arch::cycles() - worker->turn_began_cycles_ > kTurnCycles) yield();
+}
+
+int Worker::perform(Operation& operation, unsigned accepts) {
+  WorkerSection section;
+  Worker* worker = current_worker();
+  FiberBlock* fiber = worker->current_;
+  operation.fiber = fiber;
+  operation.accepts = accepts;
+  fiber->frame->operation = &operation;
+  worker->driver_->prepare(operation);
+  leave(&commit_operation, &operation);
+  fiber->frame->operation = nullptr;
+  return operation.result;
+}
+
+// The operation waits in the batch, or, if that overflowed, is in the kernel already.
+void Worker::commit_operation(Worker& worker, FiberBlock& fiber, void* argument) {
+  auto& operation = *static_cast<Operation*>(argument);
+  const auto ring = static_cast<unsigned>(worker.index_);
+  const unsigned accepts = operation.accepts;
+  if (fiber.claim.park_in_ring(accepts, ring)) return;
+  // Something was asked in the meantime.
+  if (worker.driver_->withdraw(operation)) {
+    operation.result = -ECANCELED;
+    worker.push_ready(fiber);
+  } else if (fiber.claim.park_in_ring_regardless(accepts, ring)) {
+    worker.driver_->cancel(operation);
+  }
+}
+
+void Worker::exit() {
+  leave(&commit_exit, nullptr);
+  __builtin_unreachable();
+}
+
+void Worker::commit_exit(Worker& worker, FiberBlock& fiber, void*) {
+  worker.stacks_.release(unbind_stack(fiber));
+  add(worker.counters.ended);
+  WakeBatch batch;
+  finish_fiber(fiber, worker.blocks_, batch);
+  batch.deliver();
+  if (worker.core_.draining()) worker.core_.note_end();
+}
+
+// ---- Making runnable
+
+void Worker::make_ready(FiberBlock& fiber) {
+  WorkerSection section;
+  if (fiber.pinned && fiber.frame != nullptr) {
+    Worker* home = fiber.frame->pinned_to;
+    if (home != this) return core_.send_ready(fiber, home->index_);
+    if (!pinned_.push(&fiber)) core_.inject(fiber);
+    return;
+  }
+  if (shuffles_) return core_.send_ready(fiber, (index_ + 1) % core_.worker_count());
+  if (alone_) {
+    // relaxed: a single worker has it for itself.
+    FiberBlock* before = next_slot_.load(std::memory_order_relaxed);
+    next_slot_.store(&fiber, std::memory_order_relaxed);
+    if (before != nullptr) push_ready(*before);
+    return;
+  }
+  // seq_cst [sleep], [slot]: publishes the fiber before we look for sleepers, and takes the one before.
+  FiberBlock* before = next_slot_.exchange(&fiber, std::memory_order_seq_cst);
+  if (before != nullptr) push_ready(*before);
+  announce_ready();
+}
+
+void Worker::push_ready(FiberBlock& fiber) {
+  auto& queue = fiber.pinned ? pinned_ : ready_;
+  if (__builtin_expect(!queue.push(&fiber), 0)) core_.inject(fiber);
+}
+
+// Tells others of what was made ready: a sleeper if it is much, the watcher if it is little.
+void Worker::announce_ready() {
+  if (core_.idle().sleepers() == 0) return;
+  ready_.publish_seq_cst();  // [sleep] then look for sleepers
+  if (ready_.size() >= kReadyWorthARing) {
+    core_.idle().rung(*this, (index_ + 1) % core_.worker_count());
+  } else {
+    core_.idle().watched(*this);
+  }
+}
+
+void Worker::push_unstarted(FiberBlock& fiber) {
+  WorkerSection section;
+  add(counters.spawned);
+  const bool first = unstarted_.empty();
+  if (__builtin_expect(!unstarted_.push(&fiber), 0)) return core_.inject(fiber);
+  if (alone_) return;
+  unstarted_.publish_seq_cst();  // [sleep] then look for sleepers
+  if (core_.idle().sleepers() == 0) return;
+  // The first one alone is probably joined at once: it runs here soon, or the watcher starts it.
+  if (first) {
+    core_.idle().watched(*this);
+  } else {
+    core_.idle().rung(*this, (index_ + 1) % core_.worker_count());
+  }
+}
+
+// ---- The loop
+
+FiberBlock* Worker::next() {
+  if (FiberBlock* left = current_) {
+    current_ = nullptr;
+    commit_(*this, *left, commit_argument_);
+  }
+  FiberBlock* fiber;
+  do {
+    fiber = pick();
+  } while (fiber != nullptr && fiber->frame == nullptr && !bind(*fiber));
+  current_ = fiber;
+  return fiber;
+}
+
+FiberBlock* Worker::pick() {
+  while (true) {
+    if (!turn_over_) {
+      if (FiberBlock* fiber = take_local()) {
+        add(counters.switches);
+        if (++ran_ % 16 == 0) {
+          turn_over_ = ran_ >= kFibersPerTurn || driver_->prepared() >= kOperationsPerTurn ||
+                       arch::cycles() - turn_began_cycles_ > kTurnCycles;
+        }
+        return fiber;
+      }
+      if (!core_.idle().find_work(*this, index_)) return nullptr;
+    } else {
+      if (stopping() && queues_empty()) continue;  // find_work sees it, and says so to the others
+      collect();
+      if (share_left()) core_.idle().rung(*this, (index_ + 1) % core_.worker_count());
+    }
+    begin_turn();
+  }
+}
+
+// After the kernel entry, never before it: the entry itself may have taken a whole turn's time.
+void Worker::begin_turn() {
+  ran_ = 0;
+  turn_over_ = false;
+  oldest_first_ = true;
+  turn_began_cycles_ = arch::cycles();
+  now_ns_ = os::now_ns();
+}
+
+FiberBlock* Worker::take_local() {
+  if (FiberBlock* fiber = take_next_slot()) return fiber;
+  slot_in_a_row_ = 0;
+  if (__builtin_expect(oldest_first_, 0)) {
+    oldest_first_ = false;
+    if (FiberBlock* fiber = unstarted_.pop_oldest()) return fiber;
+  }
+  // [turn] One of each: ready ones first would hold up a thousand new fibers behind two that yield.
+  unstarted_turn_ = !unstarted_turn_;
+  FiberBlock* fiber = nullptr;
+  if (unstarted_turn_) {
+    fiber = unstarted_.pop();
+    if (fiber == nullptr) fiber = ready_.pop();
+    if (fiber == nullptr) fiber = pinned_.pop();
+  } else {
+    if (__builtin_expect(!pinned_.empty(), 0)) fiber = pinned_.pop();
+    if (fiber == nullptr) fiber = ready_.pop();
+    if (fiber == nullptr) fiber = unstarted_.pop();
+  }
+  // The slot had used up its right to go first, and nobody else is there.
+  return fiber != nullptr ? fiber : take_next_slot();
+}
+
+FiberBlock* Worker::take_next_slot() {
+  FiberBlock* fiber = next_slot_.load(std::memory_order_relaxed);  // relaxed: a hint; ours, if alone
+  if (fiber == nullptr || slot_in_a_row_ >= kSlotInARow) return nullptr;
+  ++slot_in_a_row_;
+  if (alone_) {
+    next_slot_.store(nullptr, std::memory_order_relaxed);  // relaxed: as above
+    return fiber;
+  }
+  return next_slot_.exchange(nullptr, std::memory_order_acq_rel);  // [slot] the watcher may be faster
+}
+
+// Gives an unstarted fiber its stack. False: there is none, and the fiber ends unrun.
+bool Worker::bind(FiberBlock& fiber) {
+  const std::size_t bytes = fiber.has_extras ? BlockCache::extras_of(&fiber)->stack_bytes : 0;
+  if (validate_stack_bytes(bytes).ok()) {
+    if (Stack* stack = stacks_.acquire(bytes)) {
+      bind_stack(fiber, *stack, fiber.pinned ? this : nullptr);
+      return true;
+    }
+  }
+  refuse_stackless(fiber);
+  return false;
+}
+
+bool Worker::queues_empty() const {
+  return next_slot_.load(std::memory_order_relaxed) == nullptr &&  // relaxed: only we fill it
+         ready_.empty() && unstarted_.empty() && pinned_.empty();
+}
+
+// ---- The host of Idle
+
+bool Worker::stopping() const { return core_.stopping(); }
+
+bool Worker::collect() {
+  WakeBatch batch;
+  if (driver_->prepared() != 0 || driver_->completions_waiting()) driver_->poll(batch);
+  take_in(batch);
+  return !queues_empty();
+}
+
+// Everything that came from outside, completions included, into our own queues.
+void Worker::take_in(WakeBatch& batch) {
+  now_ns_ = os::now_ns();
+  if (!messages_.empty()) handle_messages(batch);
+  auto woken = ready_inbox_.take_all();
+  while (FiberBlock* fiber = woken.pop()) push_ready(*fiber);
+  timers_.fire_due(now_ns_, batch);
+  while (FiberBlock* fiber = batch.take_ready()) {
+    if (fiber->pinned && fiber->frame->pinned_to != this) {
+      core_.send_ready(*fiber, fiber->frame->pinned_to->index_);
+    } else {
+      push_ready(*fiber);
+    }
+  }
+  batch.deliver();
+  take_injected();
+  if (!alone_ && core_.idle().sleepers() != 0) ready_.publish_seq_cst();
+  counters.kernel_entries.store(driver_->kernel_entries(), std::memory_order_relaxed);
+  counters.operations.store(driver_->in_flight(), std::memory_order_relaxed);
+}
+
+void Worker::handle_messages(WakeBatch&) {
+  auto messages = messages_.take_all();
+  while (FiberBlock* fiber = messages.pop()) {
+    const ClaimWord::Received received = fiber->claim.receive(static_cast<unsigned>(index_));
+    switch (received.message) {
+      case ClaimWord::Message::kForward:
+        core_.send_message(*fiber, static_cast<int>(received.ring));
+        continue;  // the reference goes on with it
+      case ClaimWord::Message::kCancel:
+        driver_->cancel(*fiber->frame->operation);
+        break;
+      case ClaimWord::Message::kDrop:
+        break;
+    }
+    drop_reference(*fiber, blocks_);
+  }
+}
+
+void Worker::take_injected() {
+  if (core_.injection().empty()) return;
+  base::IntrusiveQueue<FiberBlock, &FiberBlock::link> share;
+  core_.injection().take(share, kStealMax);
+  while (FiberBlock* fiber = share.pop()) {
+    // Without memory for a larger queue the rest goes back and is taken again later.
+    const bool kept = fiber->frame == nullptr ? unstarted_.push(fiber) : ready_.push(fiber);
+    if (!kept) core_.injection().push(fiber);
+  }
+}
+
+bool Worker::share_left() const {
+  return !alone_ && (ready_.size() >= kReadyWorthARing || unstarted_.size() > 1 ||
+                     !core_.injection().empty());
+}
+
+bool Worker::steal(int victim) { return steal_into(core_.worker(victim)) != 0; }
+
+unsigned Worker::steal_into(Worker& victim) {
+  FiberBlock* loot[kStealMax];
+  unsigned count = victim.ready_.steal(loot, kStealMax);
+  if (count == 0) count = victim.unstarted_.steal(loot, kStealMax);
+  for (unsigned i = 0; i < count; ++i) {
+    const bool kept = loot[i]->frame == nullptr ? unstarted_.push(loot[i]) : ready_.push(loot[i]);
+    if (!kept) core_.injection().push(loot[i]);
+  }
+  if (count != 0) {
+    add(counters.steals, count);
+    ready_.publish_seq_cst();      // [sleep] moved work is new work for those who look
+    unstarted_.publish_seq_cst();
+  }
+  return count;
+}
+
+bool Worker::anything() const {
+  if (!messages_.empty_seq_cst() || !ready_inbox_.empty_seq_cst() || !queues_empty() ||
+      !core_.injection().empty_seq_cst() || driver_->completions_waiting()) {
+    return true;
+  }
+  for (int i = 0; i < core_.worker_count(); ++i) {
+    Worker& other = core_.worker(i);
+    if (!other.ready_.empty_seq_cst() || !other.unstarted_.empty_seq_cst()) return true;
+  }
+  return timers_.earliest() <= os::now_ns();
+}
+
+// One worker at a time, for as long as it has paid lately.
+bool Worker::spin() {
+  if (!core_.may_spin()) return false;
+  std::uint32_t nobody = 0;
+  // relaxed: a token that orders nothing; two spinners would only waste a little time.
+  if (!core_.spinner().compare_exchange_strong(nobody, 1, std::memory_order_relaxed)) return false;
+  const std::int64_t began_ns = os::now_ns();
+  bool came = false;
+  while (!came && os::now_ns() - began_ns < spin_limit_ns_) {
+    for (int i = 0; i < 16 && !came; ++i) {
+      arch::pause();
+      came = driver_->completions_waiting() || !messages_.empty() || !ready_inbox_.empty() ||
+             !core_.injection().empty() || stopping();
+    }
+    came = came || timers_.earliest() <= os::now_ns();
+  }
+  core_.spinner().store(0, std::memory_order_relaxed);
+  spin_limit_ns_ = came ? std::min(2 * spin_limit_ns_, kSpinMaxNs)
+                        : std::max(spin_limit_ns_ / 2, kSpinMinNs);
+  return came;
+}
+
+void Worker::sleep(bool timed) {
+  now_ns_ = os::now_ns();
+  std::int64_t until_ns = timers_.earliest();
+  const std::uint64_t trim_ns = stacks_.trim(static_cast<std::uint64_t>(now_ns_));
+  if (trim_ns < static_cast<std::uint64_t>(until_ns)) until_ns = static_cast<std::int64_t>(trim_ns);
+  if (timed) until_ns = std::min(until_ns, now_ns_ + Idle::kWatchPeriodNs);
+  add(counters.sleeps);
+  WakeBatch batch;
+  driver_->wait(until_ns, now_ns_, batch);
+  stacks_.woke();
+  take_in(batch);
+}
+
+// The watcher's look at the others. A worker that has not switched since the last one is stuck in a
+// fiber: what it has, its next-slot too, and its timers, are started here.
+bool Worker::rescue() {
+  WakeBatch batch;
+  for (int i = 0; i < core_.worker_count(); ++i) {
+    Worker& other = core_.worker(i);
+    if (&other == this) continue;
+    const std::uint64_t switches = other.counters.switches.load(std::memory_order_acquire);
+    const bool stuck = switches == other.seen_switches_;
+    other.seen_switches_ = switches;
+    if (!stuck) continue;
+    steal_into(other);
+    // [slot] acq_rel: the fiber as its waker left it; the owner finds the slot empty.
+    if (FiberBlock* fiber = other.next_slot_.exchange(nullptr, std::memory_order_acq_rel)) {
+      push_ready(*fiber);
+      add(counters.steals);
+    }
+    other.timers_.fire_due(now_ns_, batch);
+  }
+  take_in(batch);
+  return !queues_empty();
+}
+
+void Worker::ring(int worker) { core_.worker(worker).driver_->ring_doorbell(); }
+
+}  // namespace weft::sched
