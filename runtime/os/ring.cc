@@ -57,6 +57,12 @@ void Ring::close() {
   open_ = false;
 }
 
+// The kernel keeps the registered descriptor with the thread: closing from another one would take
+// back that thread's entry of the same number.
+void Ring::detach() {
+  if (open_) io_uring_unregister_ring_fd(&ring_);
+}
+
 int Ring::round_trip() {
   io_uring_sqe* sqe = next_sqe();
   if (sqe == nullptr) return -EBUSY;

@@ -37,6 +37,8 @@ class Ring {
   // errno of the step that failed; failed_step() names it.
   int open(const RingOptions& options);
   void close();
+  // Takes back what is the thread's: afterwards close() may come from any thread, and nothing else may.
+  void detach();
   const char* failed_step() const { return failed_step_; }
 
   // A cleared entry at the end of the submission queue; hands what is prepared to the kernel first when

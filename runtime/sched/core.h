@@ -46,6 +46,14 @@ class Core {
   // The runtime of a fiber. Call from: any thread that knows the fiber to be alive.
   static Core& of(const FiberBlock& fiber);
 
+  // Calls visit(core) for every runtime that is alive. Call from: exit(); no runtime may end meanwhile.
+  template <class Visit>
+  static void for_each(Visit visit) {
+    for (unsigned i = 0; i < kRuntimesMax; ++i) {
+      if (Core* core = at(i)) visit(*core);
+    }
+  }
+
   // ---- Making runnable from outside
   // A claimed or unstarted fiber, from a thread that is not one of our workers.
   // Call from: any thread. Never parks.
@@ -80,7 +88,7 @@ class Core {
   Group& all() { return all_; }
   Group& root() { return root_; }
   int worker_count() const { return static_cast<int>(workers_.size()); }
-  Worker& worker(int index) { return *workers_[static_cast<unsigned>(index)]; }
+  Worker& worker(int index) const { return *workers_[static_cast<unsigned>(index)]; }
   Idle& idle() { return idle_; }
   StackPool& stacks() { return stacks_; }
   base::InjectionQueue<FiberBlock, &FiberBlock::link>& injection() { return injection_; }
@@ -91,7 +99,7 @@ class Core {
 
   void log(LogLevel level, std::string_view text) const;
   std::string dump_fibers();
-  Metrics metrics();
+  Metrics metrics() const;
 
   // The host that rings on behalf of threads without a worker.
   struct Ringer {
@@ -99,11 +107,17 @@ class Core {
     void ring(int worker);
   };
 
-  // Called by a worker when it runs or has failed to start.
+  // Called by a worker when it runs or has failed to start, and when it has left its loop.
   void worker_started(int index, absl::Status status);
+  void worker_stopped();
+
+  // exit() was called: workers stay where they are once they have left their fibers. Returns whether all
+  // but the caller's got there in time.
+  bool hold_workers(std::int64_t deadline_ns);
 
  private:
   Core(const Options& options, int workers, unsigned number);
+  static Core* at(unsigned number);
   absl::Status start_workers();
   void report_fallbacks();
   void stop_workers();
@@ -122,6 +136,8 @@ class Core {
   alignas(64) base::Atomic<bool> draining_{false};
   base::Atomic<bool> stopping_{false};
   base::Atomic<std::uint32_t> started_count_{0};
+  base::Atomic<std::uint32_t> stopped_count_{0};
+  base::Atomic<bool> exiting_{false};
   base::Atomic<std::uint32_t> spinner_{0};  // 1: a worker spins
   // Threads that are inside inject() or a send: the doorbells stay while there is one.
   alignas(64) base::Atomic<std::uint32_t> visitors_{0};

@@ -36,9 +36,8 @@ struct Stack;
 // How a fiber ended, as its join word and its block tell.
 enum class Ending : std::uint8_t {
   kRunning,
-  kReturned,  // a result is in the block's storage
-  kThrew,     // a std::exception_ptr is
-  kUnrun,     // an absl::Status is: the closure was destroyed without having been called
+  kReturned,  // a result is in the block's storage, or an error for a fiber that never ran
+  kThrew,     // a std::shared_ptr<ChildException> is
 };
 
 struct alignas(64) FiberBlock {
@@ -87,6 +86,7 @@ struct FiberFrame {
   Operation* operation = nullptr;  // while it waits in a ring
   Worker* pinned_to = nullptr;
   std::uint32_t ends_on_drain = 0;  // how many EndOnDrain live
+  bool leaves_for_good = false;     // in its last switch
   std::uint32_t mxcsr = 0;          // with keeps_fp_control
   std::uint16_t x87_control = 0;
   void* asan_fake_stack = nullptr;

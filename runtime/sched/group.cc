@@ -20,7 +20,6 @@ struct Group::Errors {
   std::vector<absl::Status> others;
   std::size_t count = 0;
   std::shared_ptr<ChildException> exception;
-  bool seen = false;
 };
 
 Group::Group(Core* core, Group* parent, const Options& options)
@@ -29,6 +28,11 @@ Group::Group(Core* core, Group* parent, const Options& options)
 }
 
 Group::~Group() {
+  leave_tree();
+  WEFT_CHECK(count_ == 0, "a group was destroyed while its fibers run: wait for them first");
+}
+
+void Group::leave_tree() {
   deadline_.disarm();
   if (maker_ != nullptr) {
     const std::uint64_t state = word_.lock();
@@ -36,11 +40,15 @@ Group::~Group() {
     word_.unlock(state);
     cover_.leave();
   }
-  if (parent_ != nullptr) parent_->detach(*this);
-  WEFT_CHECK(count_ == 0, "a group was destroyed while its fibers run: wait for them first");
-  if (errors_ == nullptr || errors_->seen) return;
-  if (errors_->exception != nullptr && !errors_->exception->taken.load(std::memory_order_acquire)) {
-    if (std::uncaught_exceptions() == 0) std::rethrow_exception(errors_->exception->pointer);
+  if (parent_ != nullptr) std::exchange(parent_, nullptr)->detach(*this);
+}
+
+std::exception_ptr Group::take_unseen_exception() {
+  if (errors_ == nullptr) return nullptr;
+  const std::shared_ptr<ChildException>& exception = errors_->exception;
+  // acq_rel: as in report().
+  if (exception != nullptr && !exception->taken.exchange(true, std::memory_order_acq_rel)) {
+    if (std::uncaught_exceptions() == 0) return exception->pointer;
     log(core_, LogLevel::kError, std::string("group ") + options_.name +
                                      ": an exception of a fiber is lost, because another one unwinds");
   } else if (errors_->count != 0 && !options_.log_errors) {
@@ -48,11 +56,12 @@ Group::~Group() {
                                        ": nobody looked at the error of a fiber: " +
                                        errors_->first.ToString());
   }
+  return nullptr;
 }
 
 void Group::cover(FiberBlock& maker) {
   maker_ = &maker;
-  cover_.enter(maker);
+  cover_.enter(maker, this);
   if (is_cancelled()) maker.claim.request(kCancel);
 }
 
@@ -75,6 +84,15 @@ void Group::attach(Group& subgroup) {
 void Group::detach(Group& subgroup) {
   const std::uint64_t state = word_.lock();
   subgroups_.remove(&subgroup);
+  word_.unlock(state);
+}
+
+void Group::orphan_subgroups() {
+  const std::uint64_t state = word_.lock();
+  while (Group* subgroup = subgroups_.pop_front()) {
+    subgroup->parent_ = nullptr;
+    subgroup->core_ = nullptr;
+  }
   word_.unlock(state);
 }
 
@@ -107,20 +125,30 @@ void Group::record(FiberBlock& fiber, const absl::Status* error,
     log(core_, LogLevel::kWarning, describe(fiber) + " ended with " + copy.ToString());
   }
 
-  // Made before the lock is taken: nothing under it allocates but the list of the others.
-  auto fresh = std::make_unique<Errors>();
   const std::uint64_t state = word_.lock();
-  if (errors_ == nullptr) errors_ = std::move(fresh);
+  if (errors_ == nullptr) errors_ = std::make_unique<Errors>();
   if (exception != nullptr && errors_->exception == nullptr) errors_->exception = std::move(exception);
-  if (error != nullptr) {
-    if (++errors_->count == 1) {
-      errors_->first = std::move(copy);
-    } else if (errors_->others.size() < Errors::kOthersMax) {
-      errors_->others.push_back(std::move(copy));
-    }
-  }
+  if (error != nullptr) keep_error(std::move(copy));
   word_.unlock(state);
   if (!options_.keep_going) cancel();
+}
+
+void Group::record_unmade(const absl::Status& error) {
+  const std::uint64_t state = word_.lock();
+  if (errors_ == nullptr) errors_ = std::make_unique<Errors>();
+  keep_error(error);
+  word_.unlock(state);
+  if (options_.log_errors) log(core_, LogLevel::kWarning, error.ToString());
+  if (!options_.keep_going) cancel();
+}
+
+// Under the lock.
+void Group::keep_error(absl::Status error) {
+  if (++errors_->count == 1) {
+    errors_->first = std::move(error);
+  } else if (errors_->others.size() < Errors::kOthersMax) {
+    errors_->others.push_back(std::move(error));
+  }
 }
 
 void Group::cancel(Interruption why) {

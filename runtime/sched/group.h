@@ -54,9 +54,15 @@ class Group {
   Group(const Group&) = delete;
   Group& operator=(const Group&) = delete;
 
-  // Leaves the tree. Requires: no fiber is left. An error that nobody has seen is logged; an exception
-  // that nobody has seen ends the process, or is logged while the stack unwinds.
+  // Requires: no fiber is left. Leaves the tree if leave_tree() has not done so.
   ~Group();
+
+  // Takes the group out of its parent and its fiber's levels: nobody cancels it from here on.
+  // Requires: no fiber is left. Call from: the maker of a scope; any thread for other groups.
+  void leave_tree();
+  // What nobody has joined for. An exception is returned, for the destructor of the public type to throw;
+  // while the stack unwinds it is logged instead. An error is logged.
+  std::exception_ptr take_unseen_exception();
 
   // Makes this a Scope: cancellation also covers the waits of the calling fiber.
   void cover(FiberBlock& maker);
@@ -69,6 +75,9 @@ class Group {
   // Notes that a child ended with an error or an exception, and cancels the others if that is the rule.
   // Call from: the child, on its own stack, before ended().
   void record(FiberBlock& fiber, const absl::Status* error, std::shared_ptr<ChildException> exception);
+
+  // Notes that a child could not even be made. Call from: spawn.
+  void record_unmade(const absl::Status& error);
 
   // Lets a child go. The last touch by it. Call from: the commit step of its exit.
   void ended(FiberBlock& fiber, WakeBatch& batch);
@@ -85,6 +94,9 @@ class Group {
   // Waits until no fiber is left, whatever is asked meanwhile. Call from: any thread. Parks.
   void wait_until_empty();
 
+  // The runtime ends: what is below it belongs to none from now on. Requires: no fiber is left there.
+  void orphan_subgroups();
+
   bool is_cancelled() const { return cover_.raised() != Interruption::kNone; }
   std::size_t size();
   Core* core() const { return core_; }
@@ -95,14 +107,15 @@ class Group {
  private:
   struct Errors;
 
+  void keep_error(absl::Status error);
   void attach(Group& subgroup);
   void detach(Group& subgroup);
   bool wait_empty(unsigned accepts);
   absl::Status report();
   static void on_deadline(Timer& timer, std::int64_t now_ns, WakeBatch& batch);
 
-  Core* const core_;
-  Group* const parent_;
+  Core* core_;
+  Group* parent_;
   const Options options_;
 
   ObjectWord word_;  // its pointer: who waits in join

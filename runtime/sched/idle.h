@@ -88,15 +88,15 @@ class Idle {
     }
   }
 
-  // Wakes everybody, to see that the runtime stops. Call from: any thread, after the flag is set.
+  // Wakes all sleepers, to see that the runtime stops; who is awake looks before it sleeps. Call from: any thread, after the flag is set.
   template <class Host>
   void ring_all(Host& host) {
     for (int i = 0; i < workers_; ++i) {
       std::uint32_t asleep = kAsleep;
       if (slots_[i].word.compare_exchange_strong(asleep, kRung, std::memory_order_seq_cst)) {
         sleepers_.fetch_sub(1, std::memory_order_seq_cst);
+        host.ring(i);
       }
-      host.ring(i);
     }
   }
 

@@ -39,6 +39,7 @@ struct Operation {
   unsigned length = 0;
 
   FiberBlock* fiber = nullptr;  // resumed by the final completion
+  unsigned accepts = 0;         // which requests may cut the fiber's wait short
   // Instead of a fiber: called on the worker's stack for each completion; collects wakes in `batch`.
   // The last call, the one without `more`, is the driver's last touch of the operation.
   void (*completed)(Operation& operation, int result, bool more, WakeBatch& batch) = nullptr;
@@ -86,6 +87,10 @@ class IoDriver {
 
   // Ends wait(), now or the next time. Call from: any thread.
   virtual void ring_doorbell() = 0;
+
+  // The worker's thread ends. Others may still ring the doorbell, until the driver is destroyed, by
+  // another thread. Call from: the worker.
+  virtual void leave_thread() = 0;
 
   // Operations prepared or in the kernel: 0 when nothing refers to anybody's memory.
   virtual std::size_t in_flight() const = 0;

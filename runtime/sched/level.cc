@@ -13,6 +13,15 @@ Interruption interruption(const FiberBlock& fiber) {
   return interruption_from(fiber.frame->level, fiber);
 }
 
+Interruption report_interruption(const FiberBlock& fiber) {
+  for (Level* level = fiber.frame->level; level != nullptr; level = level->outer()) {
+    if (level->raised() == Interruption::kNone) continue;
+    level->note_reported();
+    return level->raised();
+  }
+  return fiber.group->cover().raised();
+}
+
 Interruption interruption_from(const Level* innermost, const FiberBlock& fiber) {
   for (const Level* level = innermost; level != nullptr; level = level->outer()) {
     if (level->raised() != Interruption::kNone) return level->raised();

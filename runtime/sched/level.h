@@ -28,9 +28,11 @@ class Level {
   Level(const Level&) = delete;
   Level& operator=(const Level&) = delete;
 
-  // Makes this the innermost level of `fiber`. Call from: that fiber.
-  void enter(FiberBlock& fiber) {
+  // Makes this the innermost level of `fiber`; `group` if it is the cover of a Scope.
+  // Call from: that fiber.
+  void enter(FiberBlock& fiber, Group* group = nullptr) {
     fiber_ = &fiber;
+    group_ = group;
     outer_ = fiber.frame->level;
     fiber.frame->level = this;
   }
@@ -53,17 +55,27 @@ class Level {
   // Takes the flag back (a Timeout that is restarted). Call from: under the level's lock.
   void lower() { raised_.store(0, std::memory_order_relaxed); }  // relaxed: the lock orders it
 
+  // Whether a wait has reported this level as its reason: then it stays raised.
+  bool was_reported() const { return reported_; }
+  void note_reported() { reported_ = true; }
+
   Level* outer() const { return outer_; }
   FiberBlock* fiber() const { return fiber_; }
+  Group* group() const { return group_; }
 
  private:
   Level* outer_ = nullptr;
   FiberBlock* fiber_ = nullptr;
+  Group* group_ = nullptr;
+  bool reported_ = false;  // the fiber's own
   base::Atomic<std::uint32_t> raised_{0};
 };
 
-// The innermost raised level of the calling fiber, its group's included. Call from: a fiber.
+// The innermost raised level of the calling fiber, its group's included. Call from: the fiber.
 Interruption interruption(const FiberBlock& fiber);
+
+// The same for a wait that reports it: a Timeout that was reported stays expired.
+Interruption report_interruption(const FiberBlock& fiber);
 
 // The same, but only from `innermost` outwards. Call from: the fiber whose levels they are.
 Interruption interruption_from(const Level* innermost, const FiberBlock& fiber);

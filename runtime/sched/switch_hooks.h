@@ -40,8 +40,22 @@ struct StackBounds {
   std::size_t bytes = 0;
 };
 
+// Functions around the switch: in a sanitized build nothing may be inserted into them.
+#if WEFT_ASAN || WEFT_TSAN
+#define WEFT_AROUND_SWITCH WEFT_UNINSTRUMENTED
+#else
+#define WEFT_AROUND_SWITCH
+#endif
+
 // What a worker keeps for the sanitizers.
 struct WorkerHooks {
+  // Call from: the worker, before its loop.
+  void start() {
+#if WEFT_TSAN
+    tsan_context = __tsan_get_current_fiber();
+#endif
+  }
+
   StackBounds own;               // learnt at the first switch back
   void* fake_stack = nullptr;    // ASan's, while a fiber runs
   void* tsan_context = nullptr;  // TSan's, of the worker's own stack

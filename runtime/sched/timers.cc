@@ -13,7 +13,6 @@ void Timer::disarm() {
 }
 
 void Timers::insert(Timer& timer, std::int64_t deadline_ns, std::int64_t now_ns) {
-  timer.home = this;
   timer.deadline_ns = deadline_ns;
   // The grain is a power of two: deadlines of similar length then meet on the same nanosecond.
   const std::int64_t length = deadline_ns > now_ns ? deadline_ns - now_ns : 0;

@@ -34,7 +34,7 @@ struct Timer : base::TimerNode {
   void disarm();
 
   Fire fire;
-  Timers* home = nullptr;  // where it was armed last; null: never
+  Timers* home = nullptr;  // where it was armed last, written by who armed it; null: never
 };
 
 class Timers {
@@ -48,6 +48,7 @@ class Timers {
   // back. For a wait that is the timer: nobody can fire it before the fiber is parked.
   template <class Commit>
   void arm_and(Timer& timer, std::int64_t deadline_ns, std::int64_t now_ns, Commit commit) {
+    timer.home = this;
     lock_.lock();
     insert(timer, deadline_ns, now_ns);
     if (!commit()) wheel_.remove(&timer);

@@ -31,6 +31,9 @@ class WakeBatch {
   // Asks something of a fiber and keeps what follows from it.
   void request(FiberBlock& fiber, Request what);
 
+  // Takes a claimed fiber out again, for a worker that puts it into its own queue; null: none left.
+  FiberBlock* take_ready() { return ready_.pop(); }
+
   // Makes the fibers runnable and sends the messages. Call from: any thread. Never parks.
   void deliver();
 

@@ -10,6 +10,7 @@
 #include "runtime/sched/core.h"
 #include "runtime/sched/fiber_life.h"
 #include "runtime/sched/park.h"
+#include "runtime/sched/status.h"
 #include "runtime/sched/uring_driver.h"
 #include "runtime/sched/wake_batch.h"
 
@@ -58,8 +59,9 @@ void Worker::main() {
     core_.idle().enter();
     begin_turn();
     weft_loop(this);
+    core_.worker_stopped();
   }
-  driver_.reset();
+  driver_->leave_thread();
   if (blocks_ != nullptr) BlockCache::give_back(blocks_);
   set_current_worker(nullptr);
 }
@@ -77,8 +79,9 @@ void Worker::main() {
   const int error = *worker->errno_;
   worker->commit_ = commit;
   worker->commit_argument_ = argument;
-  FpControl fp_control(*fiber);
+  if (__builtin_expect(fiber->keeps_fp_control, 0)) save_fp_control(*fiber);
   worker = switch_to_worker(*fiber, *worker);
+  if (__builtin_expect(fiber->keeps_fp_control, 0)) restore_fp_control(*fiber);
   *worker->thread_state_ = state;
   *worker->errno_ = error;
 }
@@ -219,7 +222,7 @@ FiberBlock* Worker::pick() {
       }
       if (!core_.idle().find_work(*this, index_)) return nullptr;
     } else {
-      if (stopping() && queues_empty()) continue;  // find_work sees it, and says so to the others
+      if (stopping()) return nullptr;
       collect();
       if (share_left()) core_.idle().rung(*this, (index_ + 1) % core_.worker_count());
     }

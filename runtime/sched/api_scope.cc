@@ -1,0 +1,99 @@
+// <weft/scope.h> over the scheduler's groups.
+#include <weft/scope.h>
+
+#include <new>
+
+#include "runtime/base/check.h"
+#include "runtime/sched/core.h"
+#include "runtime/sched/fiber_life.h"
+#include "runtime/sched/process.h"
+#include "runtime/sched/status.h"
+#include "runtime/sched/worker.h"
+
+namespace weft {
+namespace {
+
+sched::Group& group_in(std::byte* state) {
+  return *std::launder(reinterpret_cast<sched::Group*>(state));
+}
+
+sched::Core* current_core() {
+  sched::Worker* worker = sched::current_worker();
+  return worker == nullptr ? nullptr : &worker->core();
+}
+
+sched::Group::Options group_options(const ScopeOptions& options) {
+  return {.name = options.name.empty() ? "(unnamed)" : options.name.data(),
+          .keep_going = options.on_error == OnError::kKeepGoing};
+}
+
+void apply_timeout(sched::Group& group, absl::Duration timeout) {
+  const Deadline deadline = Deadline::in(timeout);
+  if (deadline == Deadline()) return;
+  group.set_deadline(deadline.nanoseconds(), os::now_ns());
+}
+
+// The group whose cancellation reaches a scope that is made now: the scope around it on this fiber, or
+// the fiber's own group.
+sched::Group& enclosing_group(const sched::FiberBlock& fiber) {
+  for (const sched::Level* level = fiber.frame->level; level != nullptr; level = level->outer()) {
+    if (sched::Group* group = level->group()) return *group;
+  }
+  return *fiber.group;
+}
+
+}  // namespace
+
+FiberGroup::FiberGroup(ScopeOptions options, Site) {
+  static_assert(sizeof(state_) >= sizeof(sched::Group));
+  sched::Core* core = current_core();
+  auto* group =
+      ::new (state_) sched::Group(core, core == nullptr ? nullptr : &core->all(), group_options(options));
+  if (core != nullptr) apply_timeout(*group, options.timeout);
+}
+
+FiberGroup::FiberGroup(Lexical, ScopeOptions options, Site) {
+  sched::FiberBlock* self = sched::current_fiber();
+  WEFT_CHECK(self != nullptr, "a Scope covers the waits of a fiber: there is none on this thread; "
+                              "use a FiberGroup");
+  auto* group = ::new (state_)
+      sched::Group(current_core(), &enclosing_group(*self), group_options(options));
+  group->cover(*self);
+  apply_timeout(*group, options.timeout);
+}
+
+FiberGroup::~FiberGroup() noexcept(false) {
+  sched::Group& group = group_in(state_);
+  if (group.size() != 0) {
+    group.cancel();
+    group.wait_until_empty();
+  }
+  group.leave_tree();
+  const std::exception_ptr lost = group.take_unseen_exception();
+  group.~Group();
+  if (lost != nullptr) std::rethrow_exception(lost);
+}
+
+internal::Prepared FiberGroup::prepare(const internal::FiberCode& code, const SpawnOptions& options,
+                                       Site site) {
+  WEFT_CHECK(!sched::is_forked_child(), "a forked child may only exec or _exit: no fiber starts here");
+  sched::Group& group = group_in(state_);
+  if (group.core() == nullptr) return {{nullptr, absl::StatusCode::kFailedPrecondition}, nullptr};
+  sched::FiberBlock* fiber = sched::new_fiber(group, code, options, site);
+  if (fiber == nullptr) {
+    const absl::Status error = absl::ResourceExhaustedError("spawn: no memory for a control block");
+    group.record_unmade(error);
+    return {{nullptr, absl::StatusCode::kResourceExhausted}, nullptr};
+  }
+  return {{fiber, absl::StatusCode::kOk}, sched::fiber_storage(*fiber)};
+}
+
+void FiberGroup::launch(internal::FiberHandle fiber) { sched::launch_fiber(*fiber.block); }
+void FiberGroup::abandon(internal::FiberHandle fiber) { sched::abandon_fiber(*fiber.block); }
+
+absl::Status FiberGroup::join() { return group_in(state_).join(); }
+void FiberGroup::cancel() { group_in(state_).cancel(); }
+bool FiberGroup::cancelled() const { return group_in(state_).is_cancelled(); }
+std::size_t FiberGroup::size() const { return group_in(state_).size(); }
+
+}  // namespace weft

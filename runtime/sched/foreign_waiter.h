@@ -1,0 +1,31 @@
+// ForeignWaiter: how a kernel thread that is no fiber waits for what fibers wait for: by futex.
+//
+//   ForeignWaiter& self = ForeignWaiter::of_this_thread();
+//   self.prepare();  ... link a WaitNode that names it, unlock ...  self.wait();
+//
+// Promises: the record outlives the wait, and the thread: it is pooled until the process ends. So a
+// waker that has claimed the node may ring the record however long it takes to get there.
+#pragma once
+
+#include <cstdint>
+
+#include "runtime/base/atomic.h"
+
+namespace weft::sched {
+
+struct ForeignWaiter {
+  // The calling thread's record. Call from: any thread.
+  static ForeignWaiter& of_this_thread();
+
+  void prepare() { word.store(kWaiting, std::memory_order_relaxed); }  // relaxed: not published yet
+  void wait();  // blocks until notify()
+  void notify();
+
+  static constexpr std::uint32_t kWaiting = 0;
+  static constexpr std::uint32_t kNotified = 1;
+  // [foreign] notify() stores with release what the waker did; wait() loads with acquire.
+  base::Atomic<std::uint32_t> word{kWaiting};
+  ForeignWaiter* next = nullptr;  // in the pool, or in a batch of wakes
+};
+
+}  // namespace weft::sched

@@ -1,0 +1,49 @@
+#include "runtime/sched/process.h"
+
+#include <cstdlib>
+#include <mutex>
+
+#include <pthread.h>
+#include <unistd.h>
+
+#include "runtime/base/atomic.h"
+#include "runtime/os/clock.h"
+#include "runtime/sched/core.h"
+#include "runtime/sched/fiber_life.h"
+#include "runtime/sched/worker.h"
+
+namespace weft::sched {
+namespace {
+
+base::Atomic<bool> forked{false};
+
+// The child has one thread, the one that called fork, and no worker whatever that thread was.
+void after_fork_in_child() {
+  set_current_worker(nullptr);
+  forked.store(true, std::memory_order_relaxed);  // relaxed: there is no other thread
+}
+
+void hold_at_exit(int status, void*) {
+  if (is_forked_child()) return;
+  bool all_held = true;
+  Core::for_each([&all_held](Core& core) {
+    const std::int64_t limit = absl::ToInt64Nanoseconds(core.options().shutdown_limit);
+    all_held = core.hold_workers(os::now_ns() + limit) && all_held;
+  });
+  // A fiber that computes on would run into destroyed statics.
+  if (!all_held) _exit(status);
+}
+
+}  // namespace
+
+void prepare_process() {
+  static std::once_flag once;
+  std::call_once(once, [] {
+    pthread_atfork(nullptr, nullptr, &after_fork_in_child);
+    on_exit(&hold_at_exit, nullptr);
+  });
+}
+
+bool is_forked_child() { return forked.load(std::memory_order_relaxed); }  // relaxed: as above
+
+}  // namespace weft::sched
