@@ -58,6 +58,7 @@ LANES = {
     # Never built: its compile commands are what clang-tidy reads.
     "lint": Lane("clang++", []),
 }
+C_COMPILER = {"g++": "gcc", "clang++": "clang"}  # the peers of the benchmarks are in C
 TEST_LANES = ["release", "asan", "tsan"]
 SOAK_LANES = ["release", "asan-clang", "tsan"]
 
@@ -80,7 +81,8 @@ def configure(name):
         return True
     print(f"[{name}] meson setup build/{name} ({wanted})", flush=True)
     shutil.rmtree(where, ignore_errors=True)
-    status = run(["meson", "setup", where, *options], env=os.environ | {"CXX": lane.compiler})
+    compilers = {"CXX": lane.compiler, "CC": C_COMPILER[lane.compiler]}
+    status = run(["meson", "setup", where, *options], env=os.environ | compilers)
     if status == 0:
         stamp.write_text(wanted)
     return status == 0
