@@ -8,9 +8,9 @@
 A lane is a compiler, meson options and an environment; it builds in build/<lane>. What a lane leaves
 out stands in tests/lanes.tsv with the reason. There are no suppression files.
 
-A run ends with the line "N passed, N failed, N skipped", and above it every skip with its reason. A test
-that logs that the runtime fell back to something lesser fails, unless falling back is its subject (meson
-suite "fallback").
+A run ends with the line "N passed, N failed, N skipped", and above it every skip with its reason. What is
+left out of one lane runs in another; it is shown, but is no skip. A test that logs that the runtime fell
+back to something lesser fails, unless falling back is its subject (meson suite "fallback").
 """
 
 import argparse
@@ -150,8 +150,8 @@ def judge(row, is_about_fallback):
 
 
 def test(name, patterns, soak):
-    """Runs one lane. Returns {"passed" | "failed" | "skipped": [(test, remarks)], "partly": [...]}."""
-    outcome = {"passed": [], "failed": [], "skipped": [], "partly": []}
+    """Runs one lane. Returns a list of (test, remarks) for each verdict and for what is only shown."""
+    outcome = {"passed": [], "failed": [], "skipped": [], "partly": [], "left out": []}
     if not build(name):
         outcome["failed"].append(("the build", [f"see above: build/{name}"]))
         return outcome
@@ -165,7 +165,7 @@ def test(name, patterns, soak):
         reason = next((why for pattern, why in left_out(name) if fnmatch.fnmatch(test_name, pattern)),
                       None)
         if reason:
-            outcome["skipped"].append((test_name, [f"not in this lane: {reason}"]))
+            outcome["left out"].append((test_name, [reason]))
         else:
             chosen.append(test_name)
     if not chosen:
@@ -195,25 +195,26 @@ def test(name, patterns, soak):
 
 def test_lanes(lanes, patterns, soak):
     totals = {"passed": 0, "failed": 0, "skipped": 0}
-    report = []
+    report, matched = [], False
     for name in lanes:
         start = time.monotonic()
         outcome = test(name, patterns, soak)
+        matched |= any(outcome.values())
         counts = {verdict: len(outcome[verdict]) for verdict in totals}
         report.append(f"{name}: {counts['passed']} passed, {counts['failed']} failed, "
                       f"{counts['skipped']} skipped, {time.monotonic() - start:.0f} s")
-        for verdict, label in (("skipped", "skipped"), ("partly", "skipped in part"),
-                               ("failed", "FAILED")):
+        for verdict, label in (("left out", "not in this lane"), ("skipped", "skipped"),
+                               ("partly", "skipped in part"), ("failed", "FAILED")):
             for test_name, remarks in outcome[verdict]:
                 report.append(f"  {label}: {test_name}: {'; '.join(dict.fromkeys(remarks))}")
         for verdict in totals:
             totals[verdict] += counts[verdict]
     print()
     print("\n".join(report))
-    if sum(totals.values()) == 0:
+    if not matched:
         print(f"no test matches {' '.join(patterns)}")
     print(f"\n{totals['passed']} passed, {totals['failed']} failed, {totals['skipped']} skipped")
-    return totals["failed"] == 0 and sum(totals.values()) > 0
+    return totals["failed"] == 0 and matched
 
 
 def main():
