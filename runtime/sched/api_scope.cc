@@ -52,6 +52,17 @@ FiberGroup::FiberGroup(ScopeOptions options, Site) {
   if (core != nullptr) apply_timeout(*group, options.timeout);
 }
 
+FiberGroup::FiberGroup(Runtime& runtime, ScopeOptions options, Site) {
+  sched::Core* core = sched::core_of(runtime);
+  WEFT_CHECK(core != nullptr, "a FiberGroup of a runtime that has been stopped");
+  ::new (state_) sched::Group(core, &core->all(), group_options(options));
+}
+
+FiberGroup::FiberGroup(Root, sched::Core& core) {
+  ::new (state_) sched::Group(&core, &core.all(),
+                              {.name = "root", .keep_going = true, .log_errors = true});
+}
+
 FiberGroup::FiberGroup(Lexical, ScopeOptions options, Site) {
   sched::FiberBlock* self = sched::current_fiber();
   WEFT_CHECK(self != nullptr, "a Scope covers the waits of a fiber: there is none on this thread; "

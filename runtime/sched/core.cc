@@ -65,7 +65,7 @@ Core::Core(const Options& options, int workers, unsigned number)
                .frame_bytes = sizeof(FiberFrame)}),
       idle_(workers),
       all_(this, nullptr, {.name = "all", .keep_going = true}),
-      root_(this, &all_, {.name = "root", .keep_going = true, .log_errors = true}),
+      root_(FiberGroup::Root{}, *this),
       started_(static_cast<unsigned>(workers)) {
   for (int i = 0; i < workers; ++i) workers_.push_back(std::make_unique<Worker>(*this, i));
 }

@@ -1,7 +1,7 @@
 // Core: one runtime: its workers, what they share, and the group at the root of all its fibers.
 //
 //   absl::StatusOr<std::unique_ptr<Core>> core = Core::start(options);
-//   (*core)->root().add(fiber);
+//   (*core)->public_root().spawn([] { ... });
 //   (*core)->drain();  (*core)->cancel_all();  (*core)->stop_workers();
 //
 // A runtime has a number, which its fibers carry in their claim words: from a fiber alone any thread
@@ -86,7 +86,7 @@ class Core {
 
   // ---- Its parts
   Group& all() { return all_; }
-  Group& root() { return root_; }
+  FiberGroup& public_root() { return root_; }
   int worker_count() const { return static_cast<int>(workers_.size()); }
   Worker& worker(int index) const { return *workers_[static_cast<unsigned>(index)]; }
   Idle& idle() { return idle_; }
@@ -129,7 +129,7 @@ class Core {
   base::InjectionQueue<FiberBlock, &FiberBlock::link> injection_;
   Idle idle_;
   Group all_;   // every group of the runtime is below it
-  Group root_;  // what others call detach
+  FiberGroup root_;  // what others call detach
   std::vector<std::unique_ptr<Worker>> workers_;
   std::vector<absl::Status> started_;  // by worker; guarded by started_count_
 

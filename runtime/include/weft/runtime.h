@@ -34,6 +34,11 @@
 #include <weft/scope.h>
 #include <weft/status.h>
 
+namespace weft::sched {
+class Core;
+Core* core_of(Runtime& runtime);
+}  // namespace weft::sched
+
 namespace weft {
 
 enum class Engine { kAuto, kUring };
@@ -93,11 +98,8 @@ class Runtime {
   // Call from: any thread. Never parks.
   Metrics metrics() const;
 
-  // What a host's signal handler or test needs: waits for the body or for a signal. Used by run().
-  class Signals;
-
  private:
-  friend class FiberGroup;
+  friend sched::Core* sched::core_of(Runtime& runtime);
   struct State;
   explicit Runtime(std::unique_ptr<State> state);
   std::unique_ptr<State> state_;

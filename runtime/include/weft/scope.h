@@ -28,6 +28,10 @@
 #include <weft/fiber.h>
 #include <weft/internal/fiber_code.h>
 
+namespace weft::sched {
+class Core;
+}
+
 namespace weft {
 
 class Runtime;
@@ -105,8 +109,10 @@ class FiberGroup {
   void launch(internal::FiberHandle fiber);
   void abandon(internal::FiberHandle fiber);
 
-  friend class Runtime;
-  struct Borrowed {};
+  friend class sched::Core;
+  struct Root {};
+  FiberGroup(Root, sched::Core& core);  // a runtime's own
+
   alignas(8) mutable std::byte state_[320];
 };
 
