@@ -1,15 +1,16 @@
-// Kernel threads with no library at all, and the few things such threads need: a stack, a start, an end,
-// a join, a counter and a lock. raw_thread.h is the contract as C++ sees it.
+// Kernel threads with no library at all, and the few things such threads need: a stack, a start,
+// an end, a join, a counter and a lock. raw_thread.h is the contract as C++ sees it.
 //
-// The idea is that of Chris Wellons' demonstration "Raw Linux Threads via System Calls": `clone` returns
-// twice, in the creator on its own stack and in the new thread on the new one. When the new stack is
-// seeded with the address of a function, both may leave through the same `syscall` and the same `ret`:
-// the creator returns to its caller, the thread "returns" into its function. No branch tells them apart.
+// The idea is that of Chris Wellons' demonstration "Raw Linux Threads via System Calls": `clone`
+// returns twice, in the creator on its own stack and in the new thread on the new one. When the
+// new stack is seeded with the address of a function, both may leave through the same `syscall`
+// and the same `ret`: the creator returns to its caller, the thread "returns" into its function.
+// No branch tells them apart.
 //
 //                           the new stack
 //       stack_top  ---> +---------------------+
-//                       | thread_exit         |  where the function returns to; rsp is then stack_top,
-//                  - 8  +---------------------+  from which thread_exit knows what to unmap
+//                       | thread_exit         |  where the function returns to; rsp is then
+//                  - 8  +---------------------+  stack_top, which tells what to unmap
 //                       | function            |  what `ret` in thread_start takes
 //                  -16  +---------------------+ <--- rsp of the new thread when `clone` returns
 //                       | its frames          |
@@ -21,20 +22,22 @@
 // After that `ret` rsp is stack_top - 8, just as the ABI wants it after a call.
 //
 // Where this differs from the demonstration, and why:
-//   * No MAP_GROWSDOWN. A growing area has no fixed guard: it grows into whatever the kernel placed
-//     below, and the room it needs may be given away before it grows. Ours has its size from the start
-//     (pages that nobody touches cost nothing) and a guard page of its own.
+//   * No MAP_GROWSDOWN. A growing area has no fixed guard: it grows into whatever the kernel
+//     placed below, and the room it needs may be given away before it grows. Ours has its size
+//     from the start (pages that nobody touches cost nothing) and a guard page of its own.
 //   * No CLONE_PARENT. CLONE_THREAD implies it: the parent of a thread is its process's parent.
-//   * No wait4 to learn of the end: it cannot wait for a CLONE_THREAD child, which reports to nobody. The
-//     kernel clears a word and wakes its futex instead (CLONE_CHILD_CLEARTID). The word is in memory of
-//     whoever joins, because it has to outlive the stack.
+//   * No wait4 to learn of the end: it cannot wait for a CLONE_THREAD child, which reports to
+//     nobody. The kernel clears a word and wakes its futex instead (CLONE_CHILD_CLEARTID). The
+//     word is in memory of whoever joins, because it has to outlive the stack.
 //   * Both calls are checked, and an ended thread leaves no stack behind.
 //
-// What a thread inherits: every register but rax, rdi and rsp; so also mxcsr, the x87 control word and
-// the base of fs, with which it shares its creator's thread-local storage (there is no CLONE_SETTLS).
+// What a thread inherits: every register but rax, rdi and rsp; so also mxcsr, the x87 control
+// word and the base of fs, with which it shares its creator's thread-local storage (there is no
+// CLONE_SETTLS).
 //
-// What C++ may call begins with `endbr64`, since a pointer to it may be taken. What is reached by `ret`
-// needs none. A shadow stack would refuse that very `ret`, so the object is marked for IBT, never SHSTK.
+// What C++ may call begins with `endbr64`, since a pointer to it may be taken. What is reached by
+// `ret` needs none. A shadow stack would refuse that very `ret`, so the object is marked for IBT,
+// never SHSTK.
 
         .set    SYS_mmap, 9
         .set    SYS_mprotect, 10
@@ -63,8 +66,11 @@
         .set    CLONE_PARENT_SETTID, 0x100000
         .set    CLONE_CHILD_CLEARTID, 0x200000
         .set    CLONE_IO, 0x80000000
-        .set    SHARE_ALL, CLONE_VM | CLONE_FS | CLONE_FILES | CLONE_SIGHAND | CLONE_SYSVSEM | CLONE_IO
-        .set    THREAD_FLAGS, SHARE_ALL | CLONE_THREAD | CLONE_PARENT_SETTID | CLONE_CHILD_CLEARTID
+        .set    SHARED_MEMORY, CLONE_VM | CLONE_SYSVSEM
+        .set    SHARED_FILES, CLONE_FS | CLONE_FILES | CLONE_IO
+        .set    ONE_PROCESS, CLONE_THREAD | CLONE_SIGHAND
+        .set    JOIN_WORD, CLONE_PARENT_SETTID | CLONE_CHILD_CLEARTID
+        .set    THREAD_FLAGS, SHARED_MEMORY | SHARED_FILES | ONE_PROCESS | JOIN_WORD
 
         .set    SIG_BLOCK, 0
         .set    SIGSET_BYTES, 8
@@ -144,13 +150,14 @@ END weft_stack_destroy
 // long thread_start(void* stack_top, RawThreadFunction function, RawThread* thread)
 //
 //   in         rdi = stack_top, 16-byte aligned; rsi = function; rdx = thread
-//   out        rax = the new thread's id, or -errno; in the new thread: rip = function, rdi = thread
+//   out        rax = the new thread's id, or -errno; in the new thread rip = function, rdi = thread
 //   preserves  rbx, rbp, rsp, r12-r15
 //   clobbers   rcx, rsi, rdi, r10, r11, flags
 //
-// It stays under fifteen instructions and without a branch; a test reads the disassembly. The new thread
-// must not need what only one side can have: `rdi = thread` is set for both, and harmless in the caller.
-// [join] The kernel writes the id into the word before either side comes back, and only if it succeeds.
+// It stays under fifteen instructions and without a branch; a test reads the disassembly. The new
+// thread must not need what only one side can have: `rdi = thread` is set for both, and harmless
+// in the caller. [join] The kernel writes the id into the word before either side comes back, and
+// only if it succeeds.
 FUNCTION weft_thread_start
         endbr64
         leaq    .Lfunction_returned(%rip), %rax
@@ -223,9 +230,10 @@ END weft_thread_create
 //   preserves  nothing
 //   clobbers   everything
 //
-// From munmap on there is no stack: no push, no call, and no signal, whose frame would have nowhere to
-// go; so all are blocked first. The end is `exit` and not `exit_group`: of this thread alone.
-// [join] The kernel's store of 0 comes after every store of this thread, and x86 keeps that order.
+// From munmap on there is no stack: no push, no call, and no signal, whose frame would have
+// nowhere to go; so all are blocked first. The end is `exit` and not `exit_group`: of this thread
+// alone. [join] The kernel's store of 0 comes after every store of this thread, and x86 keeps
+// that order.
 FUNCTION weft_thread_exit
         .cfi_undefined %rip                     // the outermost frame: unwinding ends here
         nop                                     // unwinders look up return address - 1
@@ -255,10 +263,10 @@ END weft_thread_exit
 //   preserves  rbx, rbp, rsp, r12-r15
 //   clobbers   rax, rcx, rdx, rsi, r10, r11, flags
 //
-// [join] Sees 0 only after the thread's last store; see thread_exit. The kernel goes to sleep only if the
-// word still holds what was read, so an end in between is not missed; a signal or a stray wake only makes
-// the loop look again. The wait is a shared one: the kernel's wake at a thread's end is, and a wait that
-// is marked private would never meet it.
+// [join] Sees 0 only after the thread's last store; see thread_exit. The kernel goes to sleep
+// only if the word still holds what was read, so an end in between is not missed; a signal or a
+// stray wake only makes the loop look again. The wait is a shared one: the kernel's wake at a
+// thread's end is, and a wait that is marked private would never meet it.
 FUNCTION weft_thread_join
         endbr64
 .Llook:
@@ -294,8 +302,8 @@ END weft_counter_add
 //   preserves  rbx, rbp, rsp, r12-r15
 //   clobbers   rax, rdx, flags
 //
-// [spin] The locked exchange acquires: no later load moves before it. A loser waits on plain loads, which
-// leave the cache line shared, and tries again only when the lock looks free.
+// [spin] The locked exchange acquires: no later load moves before it. A loser waits on plain
+// loads, which leave the cache line shared, and tries again only when the lock looks free.
 FUNCTION weft_spin_lock
         endbr64
         movl    $1, %edx
@@ -318,7 +326,8 @@ END weft_spin_lock
 //   preserves  rbx, rbp, rsp, r12-r15, and all not named
 //   clobbers   nothing
 //
-// [spin] A plain store releases on x86: no earlier load or store moves after it. Pairs with spin_lock.
+// [spin] A plain store releases on x86: no earlier load or store moves after it. Pairs with
+// spin_lock.
 FUNCTION weft_spin_unlock
         endbr64
         movl    $0, (%rdi)
@@ -330,7 +339,8 @@ END weft_spin_unlock
 .Levery_signal:
         .quad   -1
 
-// Says that indirect branches may be checked here (IBT, bit 0) and says nothing of shadow stacks (bit 1).
+// Says that indirect branches may be checked here (IBT, bit 0) and says nothing of shadow stacks
+// (bit 1).
         .section .note.gnu.property, "a", @note
         .p2align 3
         .long   4                               // bytes in the name
