@@ -1,17 +1,18 @@
 // The clone of adopt.h: one call, two kernel threads inside it, one return.
 //
-// The stack of the caller, which is one mapping; the boot stack is its low end:
+// The caller's stack, which is one mapping; the boot stack is its low end:
 //
-//   low                                                                            high
-//   | boot stack        |  free    | leaving()'s frames | six registers | return | caller ...
-//                       ^ boot_stack_top                ^ rbx
+//   low                                                                     high
+//   | boot stack    | free | frames of leaving() | 6 registers, return | caller
+//                   ^ boot_stack_top             ^ rbx
 //
-// Both kernel threads keep rbx, so the unwind information counts from there: a backtrace of either of
-// them shows the caller. The new thread may move up to rbx only when the old one has left that place.
+// Both kernel threads keep rbx, so the unwind information counts from there: a backtrace of either
+// shows the caller. The new thread may move up to rbx only when the old one has left that place for ever.
 //
-// This file carries the mark for indirect branch tracking but not the one for shadow stacks: the new
-// kernel thread returns through frames that it never called. One unmarked object is enough to keep the
-// shadow stack off for the whole program.
+// The new kernel thread returns through frames that it never called: one more reason why asm.h does not
+// claim shadow stacks.
+
+#include "arch/x86_64/asm.h"
 
         .text
 
@@ -21,30 +22,13 @@
 //   out        rax = 0 on the new kernel thread; a negative errno on the old one
 //   preserves  rbx, rbp, r12 to r15, mxcsr, the x87 control word
 //   clobbers   everything else
-        .globl  weft_adopt
-        .hidden weft_adopt
-        .type   weft_adopt, @function
-weft_adopt:
-        .cfi_startproc
-        endbr64
-        pushq   %rbp
+FUNCTION(weft_adopt)
+        endbr64                         // may be the target of an indirect call
+        .irp    register, rbp, rbx, r12, r13, r14, r15
+        pushq   %\register
         .cfi_adjust_cfa_offset 8
-        .cfi_rel_offset %rbp, 0
-        pushq   %rbx
-        .cfi_adjust_cfa_offset 8
-        .cfi_rel_offset %rbx, 0
-        pushq   %r12
-        .cfi_adjust_cfa_offset 8
-        .cfi_rel_offset %r12, 0
-        pushq   %r13
-        .cfi_adjust_cfa_offset 8
-        .cfi_rel_offset %r13, 0
-        pushq   %r14
-        .cfi_adjust_cfa_offset 8
-        .cfi_rel_offset %r14, 0
-        pushq   %r15
-        .cfi_adjust_cfa_offset 8
-        .cfi_rel_offset %r15, 0
+        .cfi_rel_offset %\register, 0
+        .endr
         movq    %rsp, %rbx
         .cfi_def_cfa_register %rbx
 
@@ -60,53 +44,27 @@ weft_adopt:
         movq    0(%rdi), %rdi           // flags, last: the others were read through rdi
         syscall
         testq   %rax, %rax
-        js      .Lreturn
-        jz      .Larrive
+        js      .Lrefused
+        jz      .Lnew
 
         movq    %r12, %rdi
-        subq    $8, %rsp                // six registers and a return address: one short of alignment
+        subq    $8, %rsp                // 6 registers and a return address: not aligned
         call    *%r14
         ud2                             // leaving() never returns
 
-.Larrive:
-        movq    %r12, %rdi
+.Lnew:  movq    %r12, %rdi
         call    *%r13
         movq    %rbx, %rsp              // the old thread has ended: its place on the stack is ours
         xorl    %eax, %eax
 
-.Lreturn:
+.Lrefused:
         .cfi_def_cfa_register %rsp
-        popq    %r15
+        .irp    register, r15, r14, r13, r12, rbx, rbp
+        popq    %\register
         .cfi_adjust_cfa_offset -8
-        .cfi_restore %r15
-        popq    %r14
-        .cfi_adjust_cfa_offset -8
-        .cfi_restore %r14
-        popq    %r13
-        .cfi_adjust_cfa_offset -8
-        .cfi_restore %r13
-        popq    %r12
-        .cfi_adjust_cfa_offset -8
-        .cfi_restore %r12
-        popq    %rbx
-        .cfi_adjust_cfa_offset -8
-        .cfi_restore %rbx
-        popq    %rbp
-        .cfi_adjust_cfa_offset -8
-        .cfi_restore %rbp
-        ret
-        .cfi_endproc
-        .size   weft_adopt, . - weft_adopt
+        .cfi_restore %\register
+        .endr
+        retq
+END_FUNCTION(weft_adopt)
 
-        .section .note.GNU-stack, "", @progbits
-
-        .section .note.gnu.property, "a", @note
-        .balign 8
-        .long   4                       // length of the name
-        .long   16                      // length of the properties
-        .long   5                       // NT_GNU_PROPERTY_TYPE_0
-        .asciz  "GNU"
-        .long   0xc0000002              // GNU_PROPERTY_X86_FEATURE_1_AND
-        .long   4
-        .long   1                       // IBT alone; SHSTK would be 2
-        .balign 8
+NOT_EXECUTABLE_STACK

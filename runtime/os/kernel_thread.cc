@@ -131,6 +131,7 @@ class StartBatch {
       // acquire: [handover] pairs with the store in main().
       if (thread.handover_.phase.load(std::memory_order_acquire) != Handover::kStale) return;
       thread.end();
+      ++thread.restarts_;
       none = false;
     });
     return none;
@@ -158,6 +159,7 @@ int KernelThread::start(Function function, void* argument, const KernelThreadOpt
 int KernelThread::start_all(std::span<const ThreadStart> starts) {
   for (const ThreadStart& start : starts) {
     WEFT_CHECK(start.thread->mapping_ == nullptr, "a kernel thread was started twice");
+    start.thread->restarts_ = 0;
   }
   if (int error = hold_forks_during_starts(); error != 0) return error;
   std::lock_guard lock(starting);

@@ -73,6 +73,10 @@ class KernelThread {
   // Call from: any thread. Never blocks.
   bool raw_clone() const { return raw_clone_; }
 
+  // How often it was started anew because credentials changed during the start.
+  // Call from: any thread. Never blocks.
+  unsigned restarts() const { return restarts_; }
+
   // Where the fallback to a plain thread was refused what: nullptr and 0 when there was no
   // fallback. Call from: any thread. Never blocks.
   const char* fallback_step() const { return fallback_step_; }
@@ -100,6 +104,7 @@ class KernelThread {
   pthread_t thread_{};
   Handover handover_;
   ThreadKind kind_ = ThreadKind::kRawClone;
+  unsigned restarts_ = 0;
   // The thread writes these three before kReady, the starter reads them after it.
   bool raw_clone_ = false;
   const char* fallback_step_ = nullptr;
