@@ -8,7 +8,6 @@
 
 #include <catch2/catch.hpp>
 
-#include "tests/base/no_memory.h"
 #include "tests/base/queue_stress.h"
 #include "tests/support/random.h"
 
@@ -76,23 +75,6 @@ TEST_CASE("ready_queue: pop looks five and two elements ahead, as far as there a
     CHECK(LookAhead::far == (i + 5 < items.size() ? &items[i + 5] : nullptr));
     CHECK(LookAhead::near == (i + 2 < items.size() ? &items[i + 2] : nullptr));
   }
-}
-
-TEST_CASE("ready_queue: without memory a push says no and changes nothing", "[ready_queue]") {
-  std::vector<Item> items(5);
-  Queue queue(4);
-  for (int i = 0; i < 4; ++i) REQUIRE(queue.push(&items[i]));
-  {
-    weft::test::NoMemory no_memory;
-    CHECK_FALSE(queue.push(&items[4]));
-    CHECK(queue.size() == 4);
-    // Room that a pop has made needs no memory.
-    CHECK(queue.pop() == &items[0]);
-    CHECK(queue.push(&items[4]));
-  }
-  CHECK(queue.push(&items[0]));
-  for (const int i : {1, 2, 3, 4, 0}) CHECK(queue.pop() == &items[i]);
-  CHECK(queue.pop() == nullptr);
 }
 
 TEST_CASE("ready_queue: with two thieves each element is taken exactly once", "[ready_queue][B1]") {

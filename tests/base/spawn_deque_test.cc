@@ -8,7 +8,6 @@
 
 #include <catch2/catch.hpp>
 
-#include "tests/base/no_memory.h"
 #include "tests/base/queue_stress.h"
 #include "tests/support/random.h"
 
@@ -61,23 +60,6 @@ TEST_CASE("spawn_deque: does what std::deque does", "[spawn_deque][B1]") {
       if (deque.empty() != model.empty() || deque.empty_seq_cst() != model.empty()) FAIL("empty");
     }
   }
-}
-
-TEST_CASE("spawn_deque: without memory a push says no and changes nothing", "[spawn_deque]") {
-  std::vector<Item> items(5);
-  Deque deque(4);
-  for (int i = 0; i < 4; ++i) REQUIRE(deque.push(&items[i]));
-  {
-    weft::test::NoMemory no_memory;
-    CHECK_FALSE(deque.push(&items[4]));
-    CHECK(deque.size() == 4);
-    // Room that a thief has made needs no memory.
-    CHECK(deque.pop_oldest() == &items[0]);
-    CHECK(deque.push(&items[4]));
-  }
-  CHECK(deque.push(&items[0]));
-  for (const int i : {0, 4, 3, 2, 1}) CHECK(deque.pop() == &items[i]);
-  CHECK(deque.pop() == nullptr);
 }
 
 TEST_CASE("spawn_deque: with two thieves each element is taken exactly once", "[spawn_deque][B1]") {
