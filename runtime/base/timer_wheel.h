@@ -11,7 +11,7 @@
 // base_, the point up to which the wheel has turned. Eleven levels are the whole of 64 bits, so
 // there is no horizon, and a slot of level 0 is one nanosecond, so there is no heap beside it. When
 // the first slot above level 0 holds something due, the wheel turns to the slot's earliest deadline,
-// and the slot empties into the levels below: a timer moves ten times at most, mostly once or twice.
+// and the slot empties into the levels below: a timer moves at most ten times, mostly two or three.
 //
 // Requires: whoever shares a wheel brings the lock. deadline_ns stays as it is while the node is in
 //           the wheel, and the node stays where it is. Clock readings do not go backwards.
