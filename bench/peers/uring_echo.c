@@ -14,13 +14,16 @@
 #include <poll.h>
 #include <signal.h>
 #include <stdint.h>
+#include <stdio.h>
 #include <stdlib.h>
+#include <string.h>
 #include <sys/mman.h>
 #include <unistd.h>
 
 #include "peer.h"
 
 enum { kSubmissionEntries = 1024, kCompletionEntries = 8192 };
+enum { kCannotRunHere = 77 }; /* exit status, as in the tests */
 enum { kMostConnections = 32768, kMostQueued = 64, kBufferGroup = 0 };
 
 /* The high half of user_data; the low half is the connection's slot. */
@@ -243,6 +246,10 @@ static void make_ring(struct thread* t) {
       .cq_entries = kCompletionEntries,
   };
   int result = io_uring_queue_init_params(kSubmissionEntries, &t->ring, &parameters);
+  if (result == -EPERM || result == -ENOSYS || result == -EINVAL) {
+    fprintf(stderr, "io_uring of Linux 6.1 or newer is not to be had: %s\n", strerror(-result));
+    exit(kCannotRunHere);
+  }
   if (result < 0) peer_die("io_uring_setup", -result);
   result = io_uring_register_ring_fd(&t->ring);
   if (result != 1) peer_die("io_uring_register_ring_fd", -result);
