@@ -1,0 +1,30 @@
+// Planted bugs: proof that a checker finds what it is there to find.
+//
+//   tail_.store(t + 1, planted(3) ? std::memory_order_relaxed : std::memory_order_release);
+//
+// A build with -DWEFT_PLANT=n has bug n in it, and the test that guards against it must fail.
+// Without the macro nothing is planted and every branch on planted() folds away.
+//
+//   n  where                 what is wrong                                     guarded by
+//   1  SpawnDeque::pop       announces by a store: no RMW before it looks       [take]
+//   2  SpawnDeque::steal     looks with acquire loads, not seq_cst              [take]
+//   3  SpawnDeque::push      publishes the slot with a relaxed store            [slot]
+//   4  ReadyQueue::pop       moves the head by a store instead of a CAS         [claim]
+//   5  ReadyQueue::steal     claims as if the head had two bits: truncated, ABA [claim]
+//   6  SlotArray::grow       wraps the copied elements at the old capacity      [grow]
+//   7  ReadyQueue::steal     takes one more than half: beyond the tail          [slot]
+//   8  SlotArray::grow       publishes the new array with a relaxed store       [grow]
+//   9  Inbox::push           replaces the head by a store instead of a CAS      [message]
+#pragma once
+
+namespace weft::base {
+
+#ifdef WEFT_PLANT
+inline constexpr int kPlant = WEFT_PLANT;
+#else
+inline constexpr int kPlant = 0;
+#endif
+
+constexpr bool planted(int number) { return kPlant == number; }
+
+}  // namespace weft::base
