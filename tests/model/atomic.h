@@ -1,11 +1,11 @@
 // The atomic that code under the controlled scheduler is compiled with, in place of std::atomic.
 //
-//   model::Atomic<std::uint32_t> head{0};             // through base::Atomic, with WEFT_MODEL defined
-//   head.store(1, std::memory_order_release);         // before this, another model thread may run
+//   model::Atomic<std::uint32_t> head{0};         // through base::Atomic, with WEFT_MODEL defined
+//   head.store(1, std::memory_order_release);     // before this, another model thread may run
 //
-// Requires: one kernel thread explores. Memory orders are written out (there are no defaults here, so
-// a forgotten one does not compile); they are otherwise ignored: what is explored is the interleavings
-// of a sequentially consistent machine. Weak orders are the business of relacy_atomic.h.
+// Requires: one kernel thread explores. Memory orders are written out (there are no defaults here,
+// so a forgotten one does not compile); they are otherwise ignored: what is explored is the
+// interleavings of a sequentially consistent machine. Weak orders: relacy_atomic.h.
 // Promises: the same size and layout as T. Outside of an exploration an operation just happens.
 #pragma once
 

@@ -18,8 +18,8 @@ class Event {
   void post();
   void wait();
 
-  // A sleep with a timeout, which may end at any moment: returns whether there was a post. A loop of
-  // these never becomes quiet; where that matters use block_until.
+  // A sleep with a timeout, which may end at any moment: returns whether there was a post. A loop
+  // of these never becomes quiet; where that matters use block_until.
   bool wait_or_time_out();
 
  private:
@@ -48,8 +48,8 @@ void block_until(Predicate predicate) {
                         &predicate);
 }
 
-// Sleeps until no other thread can move: all have ended or sleep. One thread of a model may do this; it can
-// then check what must hold at rest, and stop the others.
+// Sleeps until no other thread can move: all have ended or sleep. One thread of a model may do
+// this; it can then check what must hold at rest, and stop the others.
 void wait_until_quiet();
 
 }  // namespace weft::model

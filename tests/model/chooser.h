@@ -6,14 +6,15 @@
 //   ...
 //   more = chooser.end_schedule();
 //
-// Random: a walk that stays with the running thread half of the time. PCT (Burckhardt and others, 2010):
-// threads have random priorities, the highest that can runs, and at depth - 1 random moments the running
-// thread drops below all others; a bug that needs `depth` ordered events among n threads and k steps is
-// found with a probability of at least 1 / (n * k^(depth - 1)) in each schedule. Bounded: every schedule
-// that preempts a thread at most `depth` times, one after the other, until there are no more.
+// Random: a walk that stays with the running thread half of the time. PCT (Burckhardt and others,
+// 2010): threads have random priorities, the highest that can runs, and at depth - 1 random moments
+// the running thread drops below all others; a bug that needs `depth` ordered events among n
+// threads and k steps is found with a probability of at least 1 / (n * k^(depth - 1)) in each
+// schedule. Bounded: every schedule that preempts a thread at most `depth` times, one after the
+// other, until there are no more.
 //
-// Promises: a schedule depends only on the options, its index, and what the threads did in it; and for PCT
-// on the length of the first kMeasured schedules.
+// Promises: a schedule depends only on the options, its index, and what the threads did in it; and
+// for PCT on the length of the first kMeasured schedules.
 #pragma once
 
 #include <array>
@@ -46,8 +47,8 @@ class Chooser {
 
   bool fails_spuriously();
 
-  // Must be called for a schedule that ended well, and not for one that failed: that one can then be
-  // begun again. Returns whether there are schedules left.
+  // Must be called for a schedule that ended well, and not for one that failed: that one can then
+  // be begun again. Returns whether there are schedules left.
   bool end_schedule(std::uint64_t index);
 
  private:

@@ -26,8 +26,8 @@ bool guard_lowest_page([[maybe_unused]] void* memory) {
 #endif
 }
 
-// For all explorations of the process. Never destroyed: a leak checker must still find what the stacks of
-// failed schedules hold.
+// For all explorations of the process. Never destroyed: a leak checker must still find what the
+// stacks of failed schedules hold.
 std::vector<void*>& idle_threads() {
   static auto* const threads = new std::vector<void*>;
   return *threads;
@@ -137,7 +137,8 @@ void Execution::run() {
   throw Failure{std::move(message_)};
 }
 
-// A thread is a loop, so that the next schedule, perhaps of another exploration, can use its stack as it is.
+// A thread is a loop, so that the next schedule, perhaps of another exploration, can use its stack
+// as it is.
 void Execution::thread_main(void* thread, void*) {
   auto& self = *static_cast<Thread*>(thread);
   self.stack.arrive(current_execution->own_stack_);
@@ -305,7 +306,8 @@ void spin_hint() {
 
 void* weft_next(void* execution) { return static_cast<weft::model::Execution*>(execution)->next(); }
 
-// Model programs are linked without runtime/base/check.cc: a failed WEFT_CHECK is a failed schedule.
+// Model programs are linked without runtime/base/check.cc: a failed WEFT_CHECK is a failed
+// schedule.
 void weft::base::check_failed(const char* file, int line, const char* condition,
                               const char* message) {
   const std::string text =

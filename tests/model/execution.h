@@ -1,12 +1,12 @@
-// One schedule while it runs: model threads, each on a stack of its own, of which one moves at a time.
+// One schedule while it runs: model threads on stacks of their own, of which one moves at a time.
 //
-// The body runs on the test's own stack and is the worker of arch/x86_64/switch.h: run() enters the loop,
-// which returns when all model threads have ended or one has failed. A model thread that must give way
-// names its successor in next_ and leaves; one that goes on does not switch at all.
+// The body runs on the test's own stack and is the worker of arch/x86_64/switch.h: run() enters the
+// loop, which returns when all model threads have ended or one has failed. A model thread that must
+// give way names its successor in next_ and leaves; one that goes on does not switch at all.
 //
 // A thread is in runnable_ or sleeps; it sleeps on an address, on a predicate, or until quiet. All
-// bit sets are by index. Stacks are kept for the next schedule; those of a failed one are never used
-// again, because what is on them was not destroyed.
+// bit sets are by index. Stacks are kept for the next schedule; those of a failed one are never
+// used again, because what is on them was not destroyed.
 #pragma once
 
 #include <array>

@@ -67,7 +67,8 @@ class Explorer {
     const bool all = options_.strategy == Strategy::kBounded;
     const std::uint64_t needed = all ? target : std::min(target, Chooser::kMeasured);
     for (std::uint64_t index = 0; index < needed; ++index) {
-      // One that fails before the target is a part of the way there; only a good one may be measured.
+      // One that fails before the target is a part of the way there; only a good one may be
+      // measured.
       if (run(index, /*tracing=*/false).empty()) execution_.chooser().end_schedule(index);
     }
     result_.message = run(target, /*tracing=*/false);
@@ -101,7 +102,7 @@ class Explorer {
     result_.replay = "WEFT_SEED=" + std::to_string(options_.seed) +
                      " WEFT_REPLAY=" + options_.name + ":" + std::to_string(index) + " " +
                      program_invocation_name;
-    std::fprintf(stderr, "model: %s, schedule %llu: %s\n%s  replay: %s\n", options_.name,
+    std::fprintf(stderr, "model: %s, schedule %llu: %s\n%s  replay: %s\n", options_.name.c_str(),
                  static_cast<unsigned long long>(index),
                  result_.message.empty() ? "nothing failed" : result_.message.c_str(),
                  result_.trace.c_str(), result_.replay.c_str());
@@ -111,7 +112,7 @@ class Explorer {
     result_.schedules = schedules;
     result_.steps = execution_.steps() - extra_steps_;
     std::fprintf(stderr, "model: %s: %llu schedules%s, %.1f steps each, seed %llu%s\n",
-                 options_.name, static_cast<unsigned long long>(schedules),
+                 options_.name.c_str(), static_cast<unsigned long long>(schedules),
                  result_.complete ? " (all there are)" : "",
                  static_cast<double>(result_.steps) /
                      static_cast<double>(std::max<std::uint64_t>(schedules, 1)),
@@ -135,6 +136,28 @@ Result explore(const Options& wanted, const std::function<void(Schedule&)>& body
   if (replay && replay->name != options.name) return Result{};
   Explorer explorer(options, body);
   return replay ? explorer.replay(replay->schedule) : explorer.explore();
+}
+
+Result explore_all(const std::string& name, std::uint64_t schedules,
+                   const std::function<void(Schedule&)>& body) {
+  const std::uint64_t share = schedules / 4;
+  using enum Strategy;
+  const Options plan[] = {
+      {.name = name + "/random", .strategy = kRandom, .schedules = share},
+      {.name = name + "/pct1", .strategy = kPct, .depth = 1, .schedules = share},
+      {.name = name + "/pct2", .strategy = kPct, .depth = 2, .schedules = share},
+      {.name = name + "/pct3", .strategy = kPct, .depth = 3, .schedules = share},
+      {.name = name + "/bounded", .strategy = kBounded, .depth = 2, .schedules = schedules},
+  };
+  Result result;
+  std::uint64_t total = 0;
+  for (const Options& options : plan) {
+    result = explore(options, body);
+    total += result.schedules;
+    if (!result.message.empty()) break;
+  }
+  result.schedules = total;
+  return result;
 }
 
 void Schedule::add(const char* name, std::function<void()> function) {

@@ -1,4 +1,4 @@
-// The controlled scheduler: runs a small program under many interleavings, and shows the one that fails.
+// The controlled scheduler: runs a small program under many interleavings, shows one that fails.
 //
 //   TEST_CASE("counter: two increments are both counted", "[counter]") {
 //     model::Result result = model::explore({.name = "counter"}, [](model::Schedule& schedule) {
@@ -12,11 +12,12 @@
 //     REQUIRE(result.message == "");
 //   }
 //
-// Requires: one kernel thread; the body depends on nothing but the schedule (no clock, no addresses, no
-// state of its own from one call to the next); model threads do not throw, and do not switch in a catch.
-// Promises: a failure is a failed check, WEFT_CHECK or WEFT_DCHECK, a deadlock, or too many steps. It
-// stops the exploration, is run again with a trace, and prints both with the line that replays it.
-// Objects of threads that did not end in a failed schedule are not destroyed.
+// Requires: one kernel thread; the body depends on nothing but the schedule (no clock, no
+// addresses, no state of its own from one call to the next); model threads do not throw, and do not
+// switch in a catch.
+// Promises: a failure is a failed check, WEFT_CHECK or WEFT_DCHECK, a deadlock, or too many steps.
+// It stops the exploration, is run again with a trace, and prints both with the line that replays
+// it. Objects of threads that did not end in a failed schedule are not destroyed.
 //
 // Environment: WEFT_SEED replaces the seed, WEFT_SCHEDULES the number of schedules of the random
 // strategies (soak), and WEFT_REPLAY=NAME:INDEX runs that one schedule of that exploration only.
@@ -39,7 +40,7 @@ enum class Strategy : std::uint8_t {
 };
 
 struct Options {
-  const char* name;  // unique in its program; WEFT_REPLAY selects by it
+  std::string name;  // unique in its program; WEFT_REPLAY selects by it
   Strategy strategy = Strategy::kRandom;
   int depth = 3;
   std::uint64_t schedules = 100'000;
@@ -77,15 +78,22 @@ class Schedule {
 // Runs `body` once for each schedule.
 Result explore(const Options& options, const std::function<void(Schedule&)>& body);
 
-// Fails the schedule when `condition` is false. Call from: a model thread, or the body.
+// Explores `body` by all strategies: random walks, PCT of depth 1, 2 and 3, `schedules` in all, and
+// then all schedules with two preemptions, but not more than `schedules` of them. Returns the
+// exploration that failed, or the last; its number of schedules is that of all of them.
+Result explore_all(const std::string& name, std::uint64_t schedules,
+                   const std::function<void(Schedule&)>& body);
+
+// Fails the schedule when `condition` is false.
+// Call from: a model thread, or the body.
 void check(bool condition, const char* message);
 
-// A number in [0, count) that is a part of the schedule: "it may happen that". Call from: a model thread,
-// or the body.
+// A number in [0, count) that is a part of the schedule: "it may happen that".
+// Call from: a model thread, or the body.
 int choose(int count);
 
-// From now on each operation on an atomic inside of `object`, or a wait on it, fails the schedule: its
-// owner may destroy it here. The storage must stay, unused, until the schedule ends.
+// From now on each operation on an atomic inside of `object`, or a wait on it, fails the schedule:
+// its owner may destroy it here. The storage must stay, unused, until the schedule ends.
 void retire_bytes(const void* address, std::size_t size_bytes, const char* message);
 template <class T>
 void retire(const T& object, const char* message) {

@@ -3,9 +3,9 @@
 //   ModelStack stack = ModelStack::create();
 //   own.leave(next);  weft_leave(...);  own.arrive(body);      // around each switch
 //
-// Promises: without a sanitizer leave and arrive are empty. The memory is from the heap, so that a leak
-// checker looks into it; its lowest page is inaccessible, but not under ASan, whose leak checker would
-// read it, and which guards blocks of the heap by itself.
+// Promises: without a sanitizer leave and arrive are empty. The memory is from the heap, so that a
+// leak checker looks into it; its lowest page is inaccessible, but not under ASan, whose leak
+// checker would read it, and which guards blocks of the heap by itself.
 #pragma once
 
 #include <cstddef>
@@ -56,8 +56,8 @@ struct ModelStack {
 #endif
   }
 
-  // On this stack, just after it. The first arrival is from the stack of the body: its bounds, which ASan
-  // knows and we do not, are noted there.
+  // On this stack, just after it. The first arrival is from the stack of the body: its bounds,
+  // which ASan knows and we do not, are noted there.
   void arrive([[maybe_unused]] ModelStack& body) {
 #if defined(WEFT_MODEL_ASAN)
     const void* bottom_before = nullptr;

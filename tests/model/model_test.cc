@@ -66,8 +66,8 @@ TEST_CASE("model: a preemption less than a bug needs does not find it", "[model]
   REQUIRE(result.schedules == 2);  // one thread first, or the other
 }
 
-// The bug needs the writer to stop between its two stores, the reader to stop between its loads, and the
-// writer to go on: three ordered events.
+// The bug needs the writer to stop between its two stores, the reader to stop between its loads,
+// and the writer to go on: three ordered events.
 void deep_bug(Schedule& schedule) {
   base::Atomic<int> a{0};
   base::Atomic<int> b{0};

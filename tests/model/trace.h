@@ -1,7 +1,7 @@
 // The operations of one schedule, kept to be printed when it fails.
 //
-// Promises: the text of a schedule is the same in every process: addresses without a name are numbered
-// in the order in which they appear.
+// Promises: the text of a schedule is the same in every process: addresses without a name are
+// numbered in the order in which they appear.
 #pragma once
 
 #include <cstddef>
