@@ -1,5 +1,6 @@
 #include "runtime/os/system.h"
 
+#include <fcntl.h>
 #include <sys/syscall.h>
 
 #include "arch/x86_64/syscall.h"
@@ -123,6 +124,15 @@ int shutdown(int fd, int how) {
 }
 long send(int fd, const void* bytes, std::size_t length, int flags) {
   return make(Call::kSend, SYS_sendto, -1, fd, bytes, length, flags, nullptr, 0);
+}
+long receive(int fd, void* bytes, std::size_t length, int flags) {
+  return make(Call::kReceive, SYS_recvfrom, -1, fd, bytes, length, flags, nullptr, nullptr);
+}
+int accept(int fd, int flags) {
+  return static_cast<int>(make(Call::kAccept, SYS_accept4, -1, fd, nullptr, nullptr, flags));
+}
+int open(const char* path, int flags) {
+  return static_cast<int>(make(Call::kOpen, SYS_openat, -1, AT_FDCWD, path, flags, 0));
 }
 
 }  // namespace weft::os::system

@@ -21,7 +21,7 @@ namespace weft::os::system {
 enum class Call : std::uint8_t {
   kMmap, kMunmap, kMprotect, kMadvise, kClone, kIoUringSetup, kIoUringRegister, kIoUringEnter,
   kEventfd, kSocket, kBind, kListen, kSetsockopt, kAccept, kShutdown, kClose, kSend,
-  kMunlock, kPrctl, kSigaltstack, kGetRobustList, kRseq,
+  kReceive, kOpen, kMunlock, kPrctl, kSigaltstack, kGetRobustList, kRseq,
   kCount,
 };
 
@@ -69,5 +69,8 @@ int listen(int fd, int backlog);
 int setsockopt(int fd, int level, int name, const void* value, unsigned length);
 int shutdown(int fd, int how);
 long send(int fd, const void* bytes, std::size_t length, int flags);
+long receive(int fd, void* bytes, std::size_t length, int flags);
+int accept(int fd, int flags);
+int open(const char* path, int flags);
 
 }  // namespace weft::os::system

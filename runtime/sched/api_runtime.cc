@@ -1,5 +1,6 @@
 // <weft/runtime.h> over Core: starting, draining, stopping, and the signals of run().
 #include <weft/runtime.h>
+#include <weft/time.h>
 
 #include <cerrno>
 #include <cstdio>

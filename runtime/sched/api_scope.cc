@@ -1,5 +1,6 @@
 // <weft/scope.h> over the scheduler's groups.
 #include <weft/scope.h>
+#include <weft/time.h>
 
 #include <new>
 

@@ -78,6 +78,9 @@ struct FiberExtras {
   char name[32];  // cut if longer; always ends in a zero
 };
 
+// Why a fiber must end without having run.
+enum class Refusal : std::uint8_t { kNone, kBadStackSize, kNoStack };
+
 // On the fiber's own stack, from its first run to its end.
 struct FiberFrame {
   FiberBlock* fiber = nullptr;
@@ -87,6 +90,8 @@ struct FiberFrame {
   Worker* pinned_to = nullptr;
   std::uint32_t ends_on_drain = 0;  // how many EndOnDrain live
   bool leaves_for_good = false;     // in its last switch
+  bool on_reserve = false;          // the stack is the worker's reserve
+  Refusal refusal = Refusal::kNone;
   std::uint32_t mxcsr = 0;          // with keeps_fp_control
   std::uint16_t x87_control = 0;
   void* asan_fake_stack = nullptr;

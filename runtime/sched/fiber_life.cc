@@ -83,7 +83,11 @@ void run_closure(FiberBlock& fiber) {
 }
 
 [[noreturn]] void fiber_main(FiberBlock& fiber) {
-  if (fiber.claim.asked(kCancel)) {
+  if (fiber.frame->refusal != Refusal::kNone) {
+    refuse_fiber(fiber, fiber.frame->refusal == Refusal::kNoStack
+                            ? fiber.group->core()->stacks().shortage()
+                            : validate_stack_bytes(BlockCache::extras_of(&fiber)->stack_bytes));
+  } else if (fiber.claim.asked(kCancel)) {
     refuse_fiber(fiber, status_of(report_interruption(fiber)));
   } else {
     run_closure(fiber);

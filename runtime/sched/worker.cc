@@ -1,8 +1,10 @@
 #include "runtime/sched/worker.h"
 
+#include <algorithm>
 #include <cerrno>
+#include <utility>
+
 #include <cxxabi.h>
-#include <limits>
 
 #include "arch/x86_64/switch.h"
 #include "runtime/base/check.h"
@@ -51,6 +53,8 @@ void Worker::main() {
   driver_ = std::move(driver);
   thread_state_ = reinterpret_cast<ThreadState*>(abi::__cxa_get_globals());
   errno_ = &errno;
+  reserve_ = stacks_.acquire();
+  if (status.ok() && reserve_ == nullptr) status = core_.stacks().shortage();
   const bool runs = status.ok();
   if (runs && index_ == 0) blocks_->prewarm(core_.options().prewarm);
   core_.worker_started(index_, std::move(status));
@@ -61,6 +65,7 @@ void Worker::main() {
     weft_loop(this);
     core_.worker_stopped();
   }
+  if (reserve_ != nullptr) stacks_.release(std::exchange(reserve_, nullptr));
   driver_->leave_thread();
   if (blocks_ != nullptr) BlockCache::give_back(blocks_);
   set_current_worker(nullptr);
@@ -130,7 +135,7 @@ void Worker::exit() {
 }
 
 void Worker::commit_exit(Worker& worker, FiberBlock& fiber, void*) {
-  worker.stacks_.release(unbind_stack(fiber));
+  worker.release_stack(fiber);
   add(worker.counters.ended);
   WakeBatch batch;
   finish_fiber(fiber, worker.blocks_, batch);
@@ -273,17 +278,39 @@ FiberBlock* Worker::take_next_slot() {
   return next_slot_.exchange(nullptr, std::memory_order_acq_rel);  // [slot] the watcher may be faster
 }
 
-// Gives an unstarted fiber its stack. False: there is none, and the fiber ends unrun.
+// Gives an unstarted fiber its stack. One that gets none ends unrun, on the reserve: its closure may
+// park in a destructor. False: the reserve is in use, and the fiber waits for it.
 bool Worker::bind(FiberBlock& fiber) {
   const std::size_t bytes = fiber.has_extras ? BlockCache::extras_of(&fiber)->stack_bytes : 0;
-  if (validate_stack_bytes(bytes).ok()) {
-    if (Stack* stack = stacks_.acquire(bytes)) {
-      bind_stack(fiber, *stack, fiber.pinned ? this : nullptr);
-      return true;
+  Refusal refusal = validate_stack_bytes(bytes).ok() ? Refusal::kNone : Refusal::kBadStackSize;
+  Stack* stack = stacks_.acquire(refusal == Refusal::kNone ? bytes : 0);
+  const bool on_reserve = stack == nullptr;
+  if (on_reserve) {
+    stack = std::exchange(reserve_, nullptr);
+    if (stack == nullptr) {
+      stackless_.push(&fiber);
+      return false;
     }
+    if (refusal == Refusal::kNone) refusal = Refusal::kNoStack;
   }
-  refuse_stackless(fiber);
-  return false;
+  bind_stack(fiber, *stack, fiber.pinned ? this : nullptr);
+  fiber.frame->on_reserve = on_reserve;
+  fiber.frame->refusal = refusal;
+  return true;
+}
+
+void Worker::release_stack(FiberBlock& fiber) {
+  const bool on_reserve = fiber.frame->on_reserve;
+  Stack* stack = unbind_stack(fiber);
+  if (!on_reserve || reserve_ != nullptr) {
+    stacks_.release(stack);
+    return;
+  }
+  reserve_ = stack;
+  // Those that waited for it try once more to get a stack of their own.
+  while (FiberBlock* waiting = stackless_.pop()) {
+    if (!unstarted_.push(waiting)) core_.inject(*waiting);
+  }
 }
 
 bool Worker::queues_empty() const {

@@ -43,7 +43,14 @@ class Worker;
 // What a fiber that switches to another one will touch first, a few fibers ahead of time.
 struct FiberPrefetch {
   static void far_ahead(const FiberBlock* fiber) { arch::prefetch(fiber); }
-  static void near_ahead(const FiberBlock* fiber);
+  static void near_ahead(const FiberBlock* fiber) {
+    // A thief may run the fiber meanwhile, so this read is a race: harmless for an address that is only
+    // prefetched, but TSan would say so.
+    if constexpr (base::kTsan) return;
+    const char* rsp = static_cast<const char*>(fiber->rsp);
+    arch::prefetch(rsp);
+    arch::prefetch(rsp + 64);
+  }
 };
 
 // The part of a fiber's state that C++ and libc keep per kernel thread: kept on the fiber's stack while
@@ -53,7 +60,12 @@ struct ThreadState {
   std::uint64_t uncaught;  // and the count of those in flight, with its padding
 };
 
-class Worker {
+// The first 8 bytes of a worker belong to the switch.
+struct SwitchedStack {
+  void* rsp = nullptr;
+};
+
+class Worker : private SwitchedStack {
  public:
   // What happens after the fiber has left its stack; runs on the worker's.
   using Commit = void (*)(Worker& worker, FiberBlock& fiber, void* argument);
@@ -145,7 +157,7 @@ class Worker {
   FiberBlock* take_local();
   FiberBlock* take_next_slot();
   bool bind(FiberBlock& fiber);
-  void refuse_stackless(FiberBlock& fiber);
+  void release_stack(FiberBlock& fiber);
   void push_ready(FiberBlock& fiber);
   void announce_ready();
   void take_in(WakeBatch& batch);
@@ -162,9 +174,6 @@ class Worker {
     // release: who sees a fiber counted sees what it did; relaxed load: only we write it.
     counter.store(counter.load(std::memory_order_relaxed) + n, std::memory_order_release);
   }
-
-  // The switch's: it must be first.
-  void* rsp_ = nullptr;
 
   FiberBlock* current_ = nullptr;
   Commit commit_ = nullptr;
@@ -197,6 +206,9 @@ class Worker {
   Timers timers_;
   BlockCache* blocks_ = nullptr;
   StackCache stacks_;
+  // For the closures of fibers that get no stack: they are destroyed on this one, one after the other.
+  Stack* reserve_ = nullptr;
+  base::IntrusiveQueue<FiberBlock, &FiberBlock::link> stackless_;  // while the reserve is in use
   std::unique_ptr<IoDriver> driver_;
   os::KernelThread thread_;
 

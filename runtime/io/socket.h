@@ -1,0 +1,63 @@
+// Socket: a descriptor with one reader, one writer, and a close that waits for both.
+//
+//   Socket socket(fd);
+//   Socket::Result r = socket.perform(Socket::Side::kReading, operation, kCancel);
+//   socket.close();                          // from any fiber or thread
+//
+// Closing a descriptor under an operation would leave the operation armed on the old file, and let the
+// number be used for the next connection while bytes for the old one are still on their way. So close()
+// marks the socket, asks the fibers that use it to let go, waits until both have, and closes then. [close]
+#pragma once
+
+#include <array>
+#include <cstddef>
+
+#include "runtime/sched/fiber.h"
+#include "runtime/sched/io_driver.h"
+#include "runtime/sched/object_word.h"
+
+namespace weft::io {
+
+class Socket {
+ public:
+  enum class Side : unsigned { kReading, kWriting };
+
+  // What perform() and try_now() say beside the kernel's results, which are never so negative.
+  static constexpr int kClosed = -10'000;
+  static constexpr int kBusy = -10'001;
+
+  explicit Socket(int fd) : fd_(fd) {}
+  ~Socket() { close(); }
+  Socket(const Socket&) = delete;
+  Socket& operator=(const Socket&) = delete;
+
+  // Parks until the operation is complete; kBusy when that side is in use, kClosed when the socket is, or
+  // was meanwhile and nothing came of the operation. Call from: a fiber. Parks.
+  int perform(Side side, sched::Operation& operation, unsigned accepts);
+
+  // Takes the side for a system call that does not block, and gives it back; 0, or as perform().
+  int acquire(Side side);
+  void release(Side side);
+
+  void close();
+  int fd() const { return fd_; }
+  // Gives the descriptor away. Requires: nobody uses it.
+  int take_fd();
+
+  bool expects_data = false;  // the last receive left something; the reader's
+  bool at_end = false;        // the reader's
+
+ private:
+  static constexpr std::uint64_t kClosing = sched::ObjectWord::kFlagA;
+
+  bool idle() const { return users_[0] == nullptr && users_[1] == nullptr; }
+
+  int fd_;
+  sched::ObjectWord word_;                            // its pointer: who waits in close()
+  std::array<sched::FiberBlock*, 2> users_{};         // by side, under the lock
+};
+
+// Whether a result says that the operation was ended early.
+bool was_cut_short(int result);
+
+}  // namespace weft::io
