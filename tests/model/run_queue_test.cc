@@ -42,11 +42,11 @@ struct Case {
 };
 
 constexpr std::array kCases = {
+    Case{"round", 4, kJustBelowWrap, "++++----++++--", 1, 1, 2},
     Case{"grow", 2, 0, "+++-+--", 1, 2, 2},
     Case{"wrap", 4, kJustBelowWrap, "++++--+++-", 1, 2, 32},
     Case{"last", 2, kJustBelowWrap, "+-+-+-", 2, 2, 1},
     Case{"oldest", 2, 0, "++o+o-", 2, 1, 2},
-    Case{"round", 4, kJustBelowWrap, "++++----++++--", 1, 1, 2},
     Case{"any", 2, kJustBelowWrap, "+????????", 2, 2, 3},
 };
 
