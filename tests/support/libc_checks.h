@@ -1,12 +1,11 @@
-// Calls into libc and libstdc++ that break on a thread without a whole libc identity (RELIABILITY I2).
+// Calls into libc and libstdc++ that break on a thread without a whole libc identity.
 //
 //   for (const test::LibcCheck& check : test::libc_checks()) {
 //     if (const char* wrong = check.run()) results.push_back(std::string(check.name) + ": " + wrong);
 //   }
 //
 // Requires: the test depends on libc_checks_dep, and `depends: throwing_library` (which is opened).
-// Promises: nothing here asserts, so a fiber may run it; nullptr means that all is well. No network. One
-// check needs up to 64 KiB of stack.
+// Promises: nothing here asserts, so a fiber may run it; nullptr means that all is well. No network.
 #pragma once
 
 #include <mutex>
