@@ -1,15 +1,13 @@
 // One raw clone after which the caller goes on, on its own stack, as the new kernel thread.
 //
 //   arch::AdoptCall call{.flags = CLONE_VM | ..., .boot_stack_top = ..., ...};
-//   long r = arch::weft_adopt(&call);     // negative: nothing happened; 0: we are the new kernel
-//   thread
+//   long r = arch::weft_adopt(&call);     // 0: we are the new kernel thread; negative: we are not
 //
 //   old kernel thread                            new kernel thread
 //   clone -------------------------------------> runs arriving(argument) on the boot stack:
 //   runs leaving(argument) below its own frame;  waits there for the old thread's end
-//   ends there by the exit system call --------> takes rsp and all callee-saved registers of the
-//   old
-//                                                thread and returns 0 from weft_adopt
+//   ends there by the exit system call --------> takes over the old one's rsp and callee-saved
+//                                                registers, and returns 0 from weft_adopt
 //
 // So the call returns once, and to the code above it nothing has changed but the kernel thread.
 //

@@ -1,12 +1,13 @@
 // Sleep until a word changes, and wake who sleeps on it: kernel threads, not fibers.
 //
-//   while (word.load(std::memory_order_acquire) == kHeld) os::futex_wait(word, kHeld);      //
-//   sleeper word.store(kFree, std::memory_order_release); os::futex_wake(word, 1); // waker
+//   while (word.load(std::memory_order_acquire) == kHeld) os::futex_wait(word, kHeld);   // sleeper
 //
-// Requires: a waiter loops: a wait may end for no reason. Whoever changes the word wakes
-// afterwards. Promises: no wake between the caller's look at the word and its sleep is lost,
-// because the kernel compares again. A futex orders nothing by itself: that is the word's loads and
-// stores.
+//   word.store(kFree, std::memory_order_release);                                        // waker
+//   os::futex_wake(word, 1);
+//
+// Requires: a waiter loops: a wait may end for no reason. Whoever changes the word wakes afterwards.
+// Promises: no wake between the caller's look at the word and its sleep is lost, because the kernel
+// compares again. A futex orders nothing by itself: that is the word's loads and stores.
 //
 // futex_wait() and futex_wake() are always inlined, so that code without instrumentation may use
 // them, too.
@@ -31,7 +32,8 @@ enum class FutexScope : int {
 };
 
 // Sleeps while `word` is `expected`. Returns 0 when woken, -EAGAIN when the word was different, or
-// -EINTR. Call from: any thread, also one without a libc identity. Blocks the kernel thread.
+// -EINTR.
+// Call from: any thread, also one without a libc identity. Blocks the kernel thread.
 [[gnu::always_inline]] inline int futex_wait(const base::Atomic<std::uint32_t>& word,
                                              std::uint32_t expected,
                                              FutexScope scope = FutexScope::kPrivate) {
@@ -40,7 +42,8 @@ enum class FutexScope : int {
 }
 
 // As futex_wait(), at most until `deadline_ns` on the clock of now_ns(): then -ETIMEDOUT. kNever is
-// allowed. Call from: any thread. Blocks the kernel thread.
+// allowed.
+// Call from: any thread. Blocks the kernel thread.
 inline int futex_wait_until(const base::Atomic<std::uint32_t>& word, std::uint32_t expected,
                             std::int64_t deadline_ns) {
   if (deadline_ns == kNever) return futex_wait(word, expected);
@@ -52,8 +55,8 @@ inline int futex_wait_until(const base::Atomic<std::uint32_t>& word, std::uint32
 }
 
 // Wakes up to `count` sleepers and returns how many. The word may be gone by now: a wake on memory
-// that is used for something else wakes at most somebody who loops. Call from: any thread, also one
-// without a libc identity. Never blocks.
+// that is used for something else wakes at most somebody who loops.
+// Call from: any thread, also one without a libc identity. Never blocks.
 [[gnu::always_inline]] inline int futex_wake(const base::Atomic<std::uint32_t>& word, int count,
                                              FutexScope scope = FutexScope::kPrivate) {
   return static_cast<int>(

@@ -11,13 +11,13 @@
 // its new kernel thread (adoption.h). Where that is refused (another libc, gVisor, a seccomp
 // profile) it stays a plain libc thread, on the same stack, and says why.
 //
-// Requires: the object outlives join(), which is called once for each successful start. Nobody
-// changes the process's credentials as a matter of course while threads start: that only makes them
-// start again. Promises: in the function everything of C++ and libc works: thread_local and its
-// destructors, exceptions, locale, malloc, setuid(), dlopen, pthread_getattr_np. SIGPIPE is blocked
-// in it (a write to a broken pipe or socket then fails with EPIPE); the rest of the signal mask is
-// the starter's. The thread id of the kernel is final before the function is called. fork() in
-// another thread waits for a start that has begun.
+// Requires: the object outlives join(), which is called once for each successful start. Privileges
+// are dropped before threads start, or after: a change meanwhile makes them start again.
+// Promises: in the function everything of C++ and libc works: thread_local and its destructors,
+// exceptions, locale, malloc, setuid(), dlopen, pthread_getattr_np. The kernel's thread id is final
+// before it is called. SIGPIPE is blocked in it (a write to a broken pipe or socket then fails with
+// EPIPE); the rest of the signal mask is the starter's. fork() in another thread waits for a start
+// that has begun.
 #pragma once
 
 #include <array>
@@ -56,7 +56,8 @@ class KernelThread {
 
   // Starts `function(argument)`. Returns 0, or a negative errno: then nothing was started and
   // nothing kept. -EAGAIN may also mean that something changed the credentials during each of 100
-  // attempts. Call from: any libc thread. Blocks, about 150 us; starts run one after the other.
+  // attempts.
+  // Call from: any libc thread. Blocks, about 150 us; starts run one after the other.
   [[nodiscard]] int start(Function function, void* argument,
                           const KernelThreadOptions& options = {});
 
@@ -65,8 +66,8 @@ class KernelThread {
   [[nodiscard]] static int start_all(std::span<const ThreadStart> starts);
 
   // Waits for the function's return and the thread's end, destructors of its thread_locals
-  // included, and gives the stack back. Everything that the thread did is visible afterwards. Call
-  // from: any libc thread but this one. Blocks.
+  // included, and gives the stack back. Everything that the thread did is visible afterwards.
+  // Call from: any libc thread but this one. Blocks.
   void join();
 
   // Whether it runs on a kernel thread of ours. Valid from start() on.
@@ -77,8 +78,8 @@ class KernelThread {
   // Call from: any thread. Never blocks.
   unsigned restarts() const { return restarts_; }
 
-  // Where the fallback to a plain thread was refused what: nullptr and 0 when there was no
-  // fallback. Call from: any thread. Never blocks.
+  // Which step of the adoption was refused, and why: nullptr and 0 when none was.
+  // Call from: any thread. Never blocks.
   const char* fallback_step() const { return fallback_step_; }
   int fallback_errno() const { return fallback_errno_; }
 

@@ -9,6 +9,7 @@
 #include <cstring>
 #include <mutex>
 #include <string>
+#include <thread>
 #include <vector>
 
 #include <link.h>
@@ -78,7 +79,7 @@ TEST_CASE("kernel thread: libc and the kernel agree about it", "[kernel_thread][
 TEST_CASE("kernel thread: libc and libstdc++ work in it", "[kernel_thread][I2]") {
   std::vector<std::string> wrong;
   const Ran ran = run_on_thread([&] {
-    for (const test::LibcCheck& check : test::kLibcChecks) {
+    for (const test::LibcCheck& check : test::libc_checks()) {
       if (const char* what = check.run()) wrong.push_back(std::string(check.name) + ": " + what);
     }
   });

@@ -83,7 +83,7 @@ inline const char* check_thread_id() {
   return ours ? nullptr : "a recursive mutex belongs to another thread id";
 }
 
-// The whole self-check (RELIABILITY I1).
+// The whole self-check.
 inline const char* check_identity(const ThreadSecrets& of_main) {
   const std::uint64_t self = control_block_word<0>();
   if (self != control_block_word<0x10>()) return "the control block does not point to itself";
