@@ -48,9 +48,8 @@ class Payload {
   }
 
   std::byte at(std::uint64_t position) const {
-    std::byte byte;
-    fill(position, {&byte, 1});
-    return byte;
+    const std::uint64_t word = word_at(position);
+    return reinterpret_cast<const std::byte*>(&word)[position % kWord];
   }
 
  private:
@@ -63,6 +62,11 @@ class Payload {
     return z ^ (z >> 31);
   }
 
+  // The eight bytes of which the one at `position` is part.
+  std::uint64_t word_at(std::uint64_t position) const {
+    return scramble(key_ + position / kWord * 0x9e3779b97f4a7c15);
+  }
+
   // Calls visit(index, bytes, length) for consecutive pieces of at most a word, until
   // it says false. Whole words are the only case that has to be fast: their length is a
   // constant to the compiler.
@@ -70,7 +74,7 @@ class Payload {
   void for_each_piece(std::uint64_t position, std::size_t size, Visit visit) const {
     std::size_t at = 0;
     while (at < size) {
-      const std::uint64_t word = scramble(key_ + (position + at) / kWord * 0x9e3779b97f4a7c15);
+      const std::uint64_t word = word_at(position + at);
       const auto* bytes = reinterpret_cast<const std::byte*>(&word);
       const std::size_t skip = (position + at) % kWord;
       if (skip == 0 && size - at >= kWord) {

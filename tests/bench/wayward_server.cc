@@ -107,9 +107,12 @@ void WaywardServer::misbehave(Connection& connection, std::string bytes) {
     case Mischief::kDrop:
       bytes.erase(middle, 1);
       break;
-    case Mischief::kRepeat:
-      bytes.insert(middle, bytes, middle - 8, 8);
+    case Mischief::kRepeat: {
+      const std::string again = bytes.substr(middle - 8);
+      bytes.resize(middle);
+      bytes += again;
       break;
+    }
     case Mischief::kSurplus:
       bytes += '!';
       break;
