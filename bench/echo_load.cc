@@ -1,12 +1,13 @@
-// echo_load: how many echo requests a second, how fast, at what cost to the server, and is every
-// byte right?
+// echo_load: how many echo requests a second, how fast, at what cost to the server, and
+// is every byte right?
 //
 //   echo_load --port 7000 --connections 500 --server-pid "$pid"
 //
-// It shares no code with the runtime, so that a mistake there cannot hide itself here. The clients
-// run in threads of their own; the main thread leads them through the phases. It reads the clock,
-// the server's CPU time and the count of replies at the same moment, before and after the measured
-// time, so that nothing depends on when a client notices the change of phase.
+// It shares no code with the runtime, so that a mistake there cannot hide itself here.
+// The clients run in threads of their own; the main thread leads them through the
+// phases. It reads the clock, the server's CPU time and the count of replies at the
+// same moment, before and after the measured time, so that nothing depends on when a
+// client notices the change of phase.
 #include <algorithm>
 #include <atomic>
 #include <chrono>
@@ -55,7 +56,8 @@ std::optional<Target> target_of(const Options& options) {
   return std::nullopt;
 }
 
-// Returns whether this process may have `wanted` descriptors, after raising its own limit.
+// Returns whether this process may have `wanted` descriptors, after raising its own
+// limit.
 bool raise_descriptor_limit(rlim_t wanted, rlim_t& available) {
   rlimit limit{};
   getrlimit(RLIMIT_NOFILE, &limit);
@@ -111,7 +113,8 @@ class Load {
 
  private:
   void lead() {
-    // Clients give up by themselves on connections that stall, so this needs no limit of its own.
+    // Clients give up by themselves on connections that stall, so this needs no limit
+    // of its own.
     while (answered() + ended() < all()) tick("connecting");
     if (answered() > 0) {
       enter(Phase::kLoad);
@@ -198,7 +201,9 @@ class Load {
     if (shown_ns_ != 0) std::fputs("\r\033[K", stderr);
   }
 
-  bool count_reached() const { return options_.count != 0 && replies() >= options_.count; }
+  bool count_reached() const {
+    return options_.count != 0 && replies() + sum(&Client::Counters::lost) >= options_.count;
+  }
   std::uint32_t all() const { return options_.connections + options_.idle; }
 
   std::uint64_t replies() const { return sum(&Client::Counters::replies); }

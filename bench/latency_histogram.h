@@ -1,15 +1,16 @@
-// LatencyHistogram: percentiles of many durations in a fixed 58 KiB, each within 1 % of the truth.
+// LatencyHistogram: percentiles of many durations in a fixed 58 KiB, each within 1 % of
+// the truth.
 //
 //   LatencyHistogram latency;
 //   latency.record(12'345);
 //   print(latency.percentile(0.99));     // nanoseconds
 //
 // Requires: one thread at a time.
-// Promises: percentile(q) is never below the exact value of that rank and at most 1/128 above it;
-// max() is exact.
+// Promises: percentile(q) is never below the exact value of that rank and at most 1/128
+// above it; max() is exact.
 //
-// Every power of two is cut into 128 buckets of equal width; below 128 each value has a bucket of
-// its own.
+// Every power of two is cut into 128 buckets of equal width; below 128 each value has a
+// bucket of its own.
 #pragma once
 
 #include <algorithm>
@@ -35,8 +36,8 @@ class LatencyHistogram {
     max_ = std::max(max_, other.max_);
   }
 
-  // Returns the value that the share `quantile` (0 to 1) of all recorded values do not exceed;
-  // 0 when nothing was recorded.
+  // Returns the value that the share `quantile` (0 to 1) of all recorded values do not
+  // exceed; 0 when nothing was recorded.
   std::uint64_t percentile(double quantile) const {
     const auto wanted = std::ceil(quantile * static_cast<double>(count_));
     const auto rank = std::max<std::uint64_t>(1, static_cast<std::uint64_t>(wanted));

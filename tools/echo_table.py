@@ -56,6 +56,8 @@ def parse_arguments():
     parser.add_argument("--seconds", type=float, default=1.0, help="of each run (%(default)s)")
     parser.add_argument("--warmup", type=float, default=0.3, help="seconds before it (%(default)s)")
     parser.add_argument("--smoke", action="store_true", help="one short round: does it work?")
+    parser.add_argument("--metrics", action="store_true",
+                        help="print lines 'echo_50 cpu_us=6.4' instead of the table, for tools/bench.py")
     parser.add_argument("--json", metavar="FILE", help="write every run and the table there")
     arguments = parser.parse_args()
     arguments.servers = arguments.servers.split(",")
@@ -248,6 +250,17 @@ def print_table(rows):
                       for i, (cell, (_, width)) in enumerate(zip(cells, columns))))
 
 
+def print_metrics(rows, size, pipeline):
+    """One line a row: echo_50, epoll_echo_50, echo_4k_50, echo_x16_50, as bench/targets.tsv calls them."""
+    kind = ("" if size == 64 else f"_{size // 1024}k" if size % 1024 == 0 else f"_{size}b") + (
+        "" if pipeline == 1 else f"_x{pipeline}")
+    for row in rows:
+        owner = "" if row["server"] == "weft" else row["server"] + "_"
+        print(f"{owner}echo{kind}_{row['connections']} cpu_us={row[COST]:.4f} "
+              f"requests_per_second={row['requests_per_second']:.0f} "
+              f"p50_us={row['p50_us']:.1f} p99_us={row['p99_us']:.1f}")
+
+
 def format_or_dash(value, digits):
     return "-" if value is None else f"{value:.{digits}f}"
 
@@ -261,7 +274,8 @@ def main():
     if shutil.which(f"{arguments.build}/bench/echo_load") is None:
         print(f"echo_table: there is no {arguments.build}/bench/echo_load; build first", file=sys.stderr)
         return 2
-    print(header, flush=True)
+    if not arguments.metrics:
+        print(header, flush=True)
     try:
         arguments.servers = those_that_run_here(arguments, server_cpus)
         runs = measure(arguments, server_cpus, load_cpus)
@@ -269,7 +283,10 @@ def main():
         print(f"\necho_table: {failure}", file=sys.stderr)
         return 1
     rows = summarize(runs)
-    print_table(rows)
+    if arguments.metrics:
+        print_metrics(rows, arguments.size, arguments.pipeline)
+    else:
+        print_table(rows)
     if arguments.json:
         with open(arguments.json, "w", encoding="utf-8") as file:
             json.dump({"what": header, "rows": rows,

@@ -1,9 +1,10 @@
-// A client's turn: open a few more connections, look whether the phase has changed, wait for
-// events, and now and then look for connections on which nothing moves.
+// A client's turn: open a few more connections, look whether the phase has changed,
+// wait for events, and now and then look for connections on which nothing moves.
 //
-// A connection sends the next request as soon as a reply is complete (a closed loop with
-// options.pipeline requests in flight). Whatever goes wrong ends that connection, is counted, and
-// leaves the others running: how many fail says more than the first one.
+// A connection sends the next request as soon as a reply is complete (a closed loop
+// with options.pipeline requests in flight). Whatever goes wrong ends that connection,
+// is counted, and leaves the others running: how many fail says more than the first
+// one.
 #include "bench/load/client.h"
 
 #include <algorithm>
@@ -25,11 +26,18 @@ namespace weft::bench {
 namespace {
 
 constexpr std::size_t kChunkBytes = 64 * 1024;
-// More connections than a listen queue holds, opened at once, would wait a second for their SYN to
-// be sent again; so only a few are on their way before the server has answered.
+// More connections than a listen queue holds, opened at once, would wait a second for
+// their SYN to be sent again; so only a few are on their way before the server has
+// answered.
 constexpr std::uint32_t kMostInSetup = 128;
 constexpr int kTurnMilliseconds = 10;
 constexpr std::uint64_t kSweepEveryNs = 200'000'000;
+
+// Only this thread writes the counter: no need for a locked instruction.
+template <class T>
+void add(std::atomic<T>& counter, T n) {
+  counter.store(counter.load(std::memory_order_relaxed) + n, std::memory_order_relaxed);
+}
 
 std::string error_text(const char* operation, int error) {
   return std::string(operation) + ": " + std::strerror(error);
@@ -82,6 +90,7 @@ void Client::run() {
       swept_ns = now;
     }
   }
+  add(counters_.lost, budget_);
 }
 
 void Client::follow_phase() {
@@ -163,16 +172,19 @@ void Client::receive(Connection& connection) {
     return;
   }
   const auto bytes = std::span(in_).first(static_cast<std::size_t>(n));
-  if (connection.received + bytes.size() > connection.sent) {
-    return fail(connection, Fault::kWrongByte, "more bytes than were sent");
-  }
-  const std::size_t wrong = connection.payload.mismatch(connection.received, bytes);
-  if (wrong != bytes.size()) {
+  const std::uint64_t due = connection.sent - connection.received;
+  const auto wanted =
+      bytes.first(static_cast<std::size_t>(std::min<std::uint64_t>(due, bytes.size())));
+  const std::size_t wrong = connection.payload.mismatch(connection.received, wanted);
+  if (wrong != wanted.size()) {
     if (faults_.count(Fault::kWrongByte)) {
       faults_.tell(
           describe_wrong_byte(connection, bytes, wrong, options_.size_bytes, connections_));
     }
     return close_connection(connection);
+  }
+  if (wanted.size() != bytes.size()) {
+    return fail(connection, Fault::kWrongByte, "more bytes than were sent");
   }
   const std::uint64_t before = connection.received / options_.size_bytes;
   connection.received += bytes.size();
@@ -187,16 +199,14 @@ void Client::take_replies(Connection& connection, std::uint64_t before, std::uin
   if (connection.state == Connection::State::kFirst) {
     connection.state = Connection::State::kOpen;
     in_setup_ -= 1;
-    counters_.answered.store(counters_.answered.load(std::memory_order_relaxed) + 1,
-                             std::memory_order_relaxed);
+    add(counters_.answered, 1u);
     if (phase_ == Phase::kFinish) end_own_side_if_done(connection);
     return;
   }
   if (phase_ == Phase::kMeasure) {
     for (std::uint64_t k = before; k < after; ++k) latency_.record(now - sent_at(connection, k));
   }
-  counters_.replies.store(counters_.replies.load(std::memory_order_relaxed) + replies,
-                          std::memory_order_relaxed);
+  add(counters_.replies, replies);
   if (phase_ == Phase::kFinish) {
     end_own_side_if_done(connection);
   } else {
@@ -223,7 +233,8 @@ void Client::flush(Connection& connection) {
     connection.payload.fill(connection.sent, bytes);
     const ssize_t n = send(connection.fd, bytes.data(), bytes.size(), MSG_NOSIGNAL);
     if (n < 0) {
-      // Any error but a full socket is left to recv: what came before it must be looked at first.
+      // Any error but a full socket is left to recv: what came before it must be looked
+      // at first.
       watch(connection, errno == EAGAIN);
       return;
     }
@@ -250,8 +261,9 @@ void Client::end_own_side_if_done(Connection& connection) {
   shutdown(connection.fd, SHUT_WR);
 }
 
-// The server has ended the connection in order. That is right when we have ended our side first, or
-// when it is what the drain check waits for; even then a reply must not end in the middle.
+// The server has ended the connection in order. That is right when we have ended our
+// side first, or when it is what the drain check waits for; even then a reply must not
+// end in the middle.
 void Client::take_end(Connection& connection) {
   if (options_.drain_check) {
     if (connection.received % options_.size_bytes != 0) {
@@ -272,10 +284,7 @@ void Client::take_reset(Connection& connection, int error) {
 }
 
 void Client::count_unanswered(Connection& connection) {
-  const std::uint64_t unanswered =
-      requests_begun(connection) - connection.received / options_.size_bytes;
-  counters_.unanswered.store(counters_.unanswered.load(std::memory_order_relaxed) + unanswered,
-                             std::memory_order_relaxed);
+  add(counters_.unanswered, requests_begun(connection) - connection.received / options_.size_bytes);
 }
 
 void Client::close_connection(Connection& connection) {
@@ -284,11 +293,14 @@ void Client::close_connection(Connection& connection) {
       connection.state == Connection::State::kFirst) {
     in_setup_ -= 1;
   }
+  if (connection.state == Connection::State::kOpen) {
+    add(counters_.lost,
+        (connection.queued - connection.received + options_.size_bytes - 1) / options_.size_bytes);
+  }
   connection.state = Connection::State::kClosed;
   if (connection.fd >= 0) close(connection.fd);
   connection.fd = -1;
-  counters_.ended.store(counters_.ended.load(std::memory_order_relaxed) + 1,
-                        std::memory_order_relaxed);
+  add(counters_.ended, 1u);
 }
 
 void Client::fail(Connection& connection, Fault fault, std::string_view what) {

@@ -1,10 +1,11 @@
-// Client: one thread's share of the load. Plain level-triggered epoll; it knows nothing of fibers.
+// Client: one thread's share of the load. Plain level-triggered epoll; it knows nothing
+// of fibers.
 //
 //   Client client(options, share, control, faults);
 //   client.run();                          // returns when all its connections have ended
 //
-// The main thread leads all clients through the phases by control.phase and watches their counters;
-// a client never decides by itself that the load is over.
+// The main thread leads all clients through the phases by control.phase and watches
+// their counters; a client never decides by itself that the load is over.
 #pragma once
 
 #include <atomic>
@@ -32,8 +33,8 @@ enum class Phase : int {
 };
 
 struct Control {
-  // Written by the main thread only. Relaxed everywhere: it publishes no other data, and a client
-  // may see a new phase a little late.
+  // Written by the main thread only. Relaxed everywhere: it publishes no other data,
+  // and a client may see a new phase a little late.
   std::atomic<Phase> phase{Phase::kConnect};
 };
 
@@ -55,13 +56,15 @@ struct Share {
 
 class Client {
  public:
-  // Written by the client, read by the main thread while it runs. Relaxed on both sides: they are
-  // only figures; what the main thread needs whole it reads after joining the client's thread.
+  // Written by the client, read by the main thread while it runs. Relaxed on both
+  // sides: they are only figures; what the main thread needs whole it reads after
+  // joining the client's thread.
   struct alignas(64) Counters {
     std::atomic<std::uint64_t> replies{0};  // of the load: the first one on each connection apart
     std::atomic<std::uint64_t> unanswered{0};  // drain check: requests begun and never answered
-    std::atomic<std::uint32_t> answered{0};    // connections past their first request
-    std::atomic<std::uint32_t> ended{0};       // connections closed, in order or not
+    std::atomic<std::uint64_t> lost{0};  // requests of the budget that nobody will answer any more
+    std::atomic<std::uint32_t> answered{0};  // connections past their first request
+    std::atomic<std::uint32_t> ended{0};     // connections closed, in order or not
   };
 
   Client(const Options& options, const Share& share, const Control& control, FaultLog& faults);

@@ -1,4 +1,5 @@
-// The two clocks of a measurement: monotonic time, and the CPU time that a process has used.
+// The two clocks of a measurement: monotonic time, and the CPU time that a process has
+// used.
 #pragma once
 
 #include <cstdint>
@@ -24,8 +25,9 @@ inline std::uint64_t now_ns() {
   return nanoseconds_of(t);
 }
 
-// Returns user and system time of all threads of `pid` (0: this process), to the nanosecond and not
-// to the 10 ms ticks of /proc; nothing when there is no such process any more.
+// Returns user and system time of all threads of `pid` (0: this process), to the
+// nanosecond and not to the 10 ms ticks of /proc; nothing when there is no such process
+// any more.
 inline std::optional<std::uint64_t> cpu_time_ns(pid_t pid) {
   clockid_t clock;
   timespec t;

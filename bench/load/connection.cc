@@ -1,6 +1,6 @@
-// A wrong byte alone says little; what matters is whether bytes were lost, repeated or given to the
-// wrong connection. Since every stream can be computed at every position, we look for the place
-// where the bytes that came do fit.
+// A wrong byte alone says little; what matters is whether bytes were lost, repeated or
+// given to the wrong connection. Since every stream can be computed at every position,
+// we look for the place where the bytes that came do fit.
 #include "bench/load/connection.h"
 
 #include <algorithm>
@@ -36,7 +36,8 @@ std::string find_in_other_streams(const Connection& connection, std::span<const 
                                   std::uint32_t size_bytes, const std::vector<Connection>& all) {
   for (const Connection& other : all) {
     if (&other == &connection) continue;
-    // What is or was on its way on the other one: from a request before its last reply to its end.
+    // What is or was on its way on the other one: from a request before its last reply
+    // to its end.
     const std::uint64_t begin =
         other.received - std::min<std::uint64_t>(other.received, size_bytes);
     const std::uint64_t end = std::min(other.sent, begin + kPlacesPerConnection);

@@ -1,7 +1,8 @@
-// Connection: one socket of the load, and how far its stream has been queued, sent and received.
+// Connection: one socket of the load, and how far its stream has been queued, sent and
+// received.
 //
-// Request k is the bytes [k * size, (k + 1) * size) of the payload, and so is its reply. Therefore
-// three positions say everything: received <= sent <= queued.
+// Request k is the bytes [k * size, (k + 1) * size) of the payload, and so is its
+// reply. Therefore three positions say everything: received <= sent <= queued.
 #pragma once
 
 #include <cstddef>
@@ -36,9 +37,9 @@ struct Connection {
   std::uint64_t moved_ns = 0;  // when bytes last came, or when it began to wait for some
 };
 
-// Says in words how `in`, received at connection.received, differs from what was due, and whose
-// bytes they look like. `wrong` is the index of the first wrong byte. Slow: for the few faults told
-// in full.
+// Says in words how `in`, received at connection.received, differs from what was due,
+// and whose bytes they look like. `wrong` is the index of the first wrong byte. Slow:
+// for the few faults told in full.
 std::string describe_wrong_byte(const Connection& connection, std::span<const std::byte> in,
                                 std::size_t wrong, std::uint32_t size_bytes,
                                 const std::vector<Connection>& all);

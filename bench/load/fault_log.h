@@ -1,4 +1,5 @@
-// FaultLog: what the server did wrong, counted by kind, with the first few told in full.
+// FaultLog: what the server did wrong, counted by kind, with the first few told in
+// full.
 //
 // Call from: any thread.
 #pragma once

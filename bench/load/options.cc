@@ -1,5 +1,6 @@
-// The command line of echo_load. Every value is read by one of two functions that accept the whole
-// text or nothing, and name the flag and the allowed range when they refuse.
+// The command line of echo_load. Every value is read by one of two functions that
+// accept the whole text or nothing, and name the flag and the allowed range when they
+// refuse.
 #include "bench/load/options.h"
 
 #include <charconv>
@@ -39,15 +40,16 @@ how long
 
 the server
   --server-pid PID       print its CPU time per request
-  --drain-check          send until the server ends each connection; no reply may be cut in the middle
+  --drain-check          send until the server ends each connection; no reply may be cut
   --terminate-after S    with both of the above: send the server SIGTERM after S seconds
 
 output
   --json                 one JSON object on stdout instead of text
   --help
 
-Each connection first sends one request and waits for its reply; only when all have been answered does
-the load begin. Exit status: 0 all well, 1 the server failed, 2 wrong usage or not possible here.
+Each connection first sends one request and waits for its reply; only when all have been
+answered does the load begin. Exit status: 0 all well, 1 the server failed, 2 wrong usage or
+not possible here.
 )";
 
 namespace {
@@ -207,8 +209,8 @@ void read_flag(int flag, Options& o, Given& given, Reader& read) {
   }
 }
 
-// Returns what is wrong with the flags together, or nothing; sets the defaults that depend on
-// others.
+// Returns what is wrong with the flags together, or nothing; sets the defaults that
+// depend on others.
 std::string settle(Options& o, const Given& given) {
   if (o.port == 0) return "--port is required";
   if (o.threads > o.connections) return "--threads must not exceed --connections";

@@ -1,11 +1,13 @@
-// Payload: the endless pseudo-random byte stream that one connection sends and must get back.
+// Payload: the endless pseudo-random byte stream that one connection sends and must get
+// back.
 //
 //   Payload payload(seed, connection);
 //   payload.fill(sent, out);                              // the bytes from position `sent` on
 //   if (payload.mismatch(received, in) != in.size()) ...  // some byte is not the one we sent
 //
-// Promises: any position can be asked for at any time, so nothing that was sent has to be kept; two
-// connections have unrelated streams, so that a reply given to the wrong one is seen at once.
+// Promises: any position can be asked for at any time, so nothing that was sent has to
+// be kept; two connections have unrelated streams, so that a reply given to the wrong
+// one is seen at once.
 //
 // Eight bytes come from one step of the SplitMix64 generator over (key + position).
 #pragma once
@@ -32,8 +34,8 @@ class Payload {
                    });
   }
 
-  // Returns the index of the first byte of `in` that differs from the stream at `position`, or
-  // in.size() when all are right.
+  // Returns the index of the first byte of `in` that differs from the stream at
+  // `position`, or in.size() when all are right.
   std::size_t mismatch(std::uint64_t position, std::span<const std::byte> in) const {
     std::size_t wrong = in.size();
     for_each_piece(position, in.size(), [&](std::size_t at, const std::byte* bytes, std::size_t n) {
@@ -46,9 +48,8 @@ class Payload {
   }
 
   std::byte at(std::uint64_t position) const {
-    std::byte byte;
-    fill(position, {&byte, 1});
-    return byte;
+    const std::uint64_t word = word_at(position);
+    return reinterpret_cast<const std::byte*>(&word)[position % kWord];
   }
 
  private:
@@ -61,14 +62,19 @@ class Payload {
     return z ^ (z >> 31);
   }
 
-  // Calls visit(index, bytes, length) for consecutive pieces of at most a word, until it says
-  // false. Whole words are the only case that has to be fast: their length is a constant to the
-  // compiler.
+  // The eight bytes of which the one at `position` is part.
+  std::uint64_t word_at(std::uint64_t position) const {
+    return scramble(key_ + position / kWord * 0x9e3779b97f4a7c15);
+  }
+
+  // Calls visit(index, bytes, length) for consecutive pieces of at most a word, until
+  // it says false. Whole words are the only case that has to be fast: their length is a
+  // constant to the compiler.
   template <class Visit>
   void for_each_piece(std::uint64_t position, std::size_t size, Visit visit) const {
     std::size_t at = 0;
     while (at < size) {
-      const std::uint64_t word = scramble(key_ + (position + at) / kWord * 0x9e3779b97f4a7c15);
+      const std::uint64_t word = word_at(position + at);
       const auto* bytes = reinterpret_cast<const std::byte*>(&word);
       const std::size_t skip = (position + at) % kWord;
       if (skip == 0 && size - at >= kWord) {

@@ -1,5 +1,5 @@
-// Times are printed in microseconds. The JSON has one key a figure and no nesting, so that a script
-// needs no more than a dictionary.
+// Times are printed in microseconds. The JSON has one key a figure and no nesting, so
+// that a script needs no more than a dictionary.
 #include "bench/load/report.h"
 
 #include <cinttypes>

@@ -2,9 +2,10 @@
  *
  *   epoll_echo --port 7000 --threads 1 --seconds 30
  *
- * Level-triggered, and for each event one read and one write: a second read, to learn that there is
- * nothing more, would cost more than the event that tells. When the peer does not take its bytes, the
- * rest is kept and nothing more is read from it until they have gone. */
+ * Level-triggered, and for each event one read and one write: a second read, to learn
+ * that there is nothing more, would cost more than the event that tells. When the peer
+ * does not take its bytes, the rest is kept and nothing more is read from it until they
+ * have gone. */
 #include <errno.h>
 #include <signal.h>
 #include <stdlib.h>
@@ -17,7 +18,8 @@
 
 enum { kEventsAtOnce = 256 };
 
-/* Bytes that were read and not yet taken by the socket. Most connections never have any. */
+/* Bytes that were read and not yet taken by the socket. Most connections never have
+ * any. */
 struct rest {
   char* bytes;
   size_t begin;

@@ -97,7 +97,8 @@ int peer_listen(const struct peer_options* options) {
       setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &on, sizeof on) != 0) {
     peer_die("setsockopt", errno);
   }
-  /* Only where it is needed: it would hide that another server already holds the port. */
+  /* Only where it is needed: it would hide that another server already holds the port.
+   * */
   if (options->threads > 1 && setsockopt(fd, SOL_SOCKET, SO_REUSEPORT, &on, sizeof on) != 0) {
     peer_die("setsockopt", errno);
   }
@@ -107,8 +108,8 @@ int peer_listen(const struct peer_options* options) {
 }
 
 int peer_stop_fd(unsigned seconds) {
-  /* All three are blocked in every thread and so stay pending; a signalfd shows what is pending for the
-   * whole process to whoever asks. */
+  /* All three are blocked in every thread and so stay pending; a signalfd shows what is
+   * pending for the whole process to whoever asks. */
   sigset_t ending;
   sigemptyset(&ending);
   sigaddset(&ending, SIGTERM);

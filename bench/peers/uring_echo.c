@@ -2,13 +2,15 @@
  *
  *   uring_echo --port 7000 --threads 1 --seconds 30
  *
- * One ring a thread (DEFER_TASKRUN, registered); multishot accept into direct descriptors; multishot receive
- * into a pool of provided buffers; the buffer that was filled is the one that is sent, so no byte is
- * copied; and everything that one turn prepared goes to the kernel in the one call that waits for more.
+ * One ring a thread (DEFER_TASKRUN, registered); multishot accept into direct
+ * descriptors; multishot receive into a pool of provided buffers; the buffer that was
+ * filled is the one that is sent, so no byte is copied; and everything that one turn
+ * prepared goes to the kernel in the one call that waits for more.
  *
- * Replies keep their order because a connection has at most one send under way and a queue of filled
- * buffers behind it. A connection whose peer does not take its bytes is stopped from receiving once it
- * holds kMostQueued buffers, so that it alone cannot empty the pool. */
+ * Replies keep their order because a connection has at most one send under way and a
+ * queue of filled buffers behind it. A connection whose peer does not take its bytes is
+ * stopped from receiving once it holds kMostQueued buffers, so that it alone cannot
+ * empty the pool. */
 #include <errno.h>
 #include <liburing.h>
 #include <poll.h>
@@ -132,8 +134,8 @@ static void drop_first_buffer(struct thread* t, struct connection* c) {
   give_back(t, index);
 }
 
-/* Does what the connection's state allows once an operation of it has ended and none of its sends is
- * under way or about to be. */
+/* Does what the connection's state allows once an operation of it has ended and none of
+ * its sends is under way or about to be. */
 static void settle(struct thread* t, uint32_t slot) {
   struct connection* c = &t->connections[slot];
   if (c->queued != 0) return;
@@ -207,7 +209,8 @@ static void sent(struct thread* t, uint32_t slot, int result) {
   settle(t, slot);
 }
 
-/* Arms the receives that found the pool empty, no more of them than there are buffers. */
+/* Arms the receives that found the pool empty, no more of them than there are buffers.
+ * */
 static void feed_starved(struct thread* t) {
   for (uint32_t n = t->buffers_free; n != 0 && t->first_starved != NONE; --n) {
     const uint32_t slot = t->first_starved;
