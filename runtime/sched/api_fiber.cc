@@ -66,9 +66,14 @@ void FiberHandle::drop() {
 }
 
 void FiberHandle::cancel() const {
-  if (block == nullptr || done()) return;
+  if (block == nullptr) return;
+  // While we hold the join word the fiber cannot end, and its runtime lives.
+  const std::uint64_t state = block->join.lock();
+  if ((state & sched::FiberBlock::kDone) != 0) return block->join.unlock(state);
+  const sched::Core::Visit visit(sched::Core::of(*block));
   sched::WakeBatch batch;
   batch.request(*block, sched::kCancel);
+  block->join.unlock(state);
   batch.deliver();
 }
 

@@ -5,6 +5,7 @@
 #include <cerrno>
 #include <cstdio>
 #include <new>
+#include <thread>
 
 #include <poll.h>
 #include <signal.h>
@@ -47,7 +48,15 @@ std::int64_t deadline_after(absl::Duration duration) {
 }  // namespace
 
 Runtime::~Runtime() {
-  if (state_->core != nullptr && !stop().ok()) give_up(*state_->core);
+  if (state_->core == nullptr) return;
+  const sched::Worker* worker = sched::current_worker();
+  if (worker != nullptr && &worker->core() == state_->core.get()) {
+    // On one of its own fibers, which could not end while it waits for its end: another thread does it.
+    std::thread([runtime = std::unique_ptr<Runtime>(new Runtime(std::move(state_)))] {}).detach();
+    state_ = std::make_unique<State>(nullptr);
+  } else if (!stop().ok()) {
+    give_up(*state_->core);
+  }
 }
 
 FiberGroup& Runtime::root() { return state_->core->public_root(); }

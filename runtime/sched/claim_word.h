@@ -76,6 +76,7 @@ class ClaimWord {
     kDrop,     // the wait is over: nothing to do
     kCancel,   // it waits in this ring: cancel its operation
     kForward,  // it waits in ring `ring`: send the block on; it still counts as queued
+    kRelease,  // the fiber has ended, and the block waited for this message: give it back to its pool
   };
   struct Received {
     Message message;
@@ -97,12 +98,23 @@ class ClaimWord {
                                           std::memory_order_relaxed));
   }
 
-  // kRunnable -> kFree. Call from: whoever dropped the last reference.
-  void free() {
+  // kRunnable -> kFree. False: a message about the block is still on its way; then its receiver gives the
+  // block back. Call from: whoever dropped the last reference.
+  [[nodiscard]] bool free() {
+    // acquire: pairs with receive(), which may have let the block go just now.
+    std::uint64_t seen = word_.load(std::memory_order_acquire);
+    while (View{seen}.queued()) {
+      const std::uint64_t kept = kEpochMask | kRuntimeMask | kQueuedBit;
+      // acq_rel: the receiver sees the fiber's end. [claim]
+      if (word_.compare_exchange_weak(seen, seen & kept, std::memory_order_acq_rel,
+                                      std::memory_order_acquire)) {
+        return false;
+      }
+    }
     // A plain store: nobody else claims or asks any more. A walk over all blocks may, in the same moment:
     // then either its change fails, or this overwrites a request that means nothing now.
-    const std::uint64_t seen = word_.load(std::memory_order_relaxed);  // relaxed: ours alone
-    word_.store(seen & kEpochMask, std::memory_order_release);         // release: the fiber's end
+    word_.store(seen & kEpochMask, std::memory_order_release);  // release: the fiber's end
+    return true;
   }
 
   // The epoch that the fiber's next wait will have. Call from: the fiber; only wakes change it.
@@ -155,26 +167,15 @@ class ClaimWord {
 
   // Asks. Call from: any thread that keeps the block alive meanwhile.
   Requested request(Request what) {
-    std::uint64_t seen = word_.load(std::memory_order_relaxed);  // relaxed: the CAS checks it
-    while (true) {
-      const View view{seen};
-      std::uint64_t wanted = seen | (std::uint64_t{what} << kRequestsShift);
-      Requested result{Outcome::kNoted, 0};
-      if (view.state() == FiberState::kParked && (view.accepts() & what) != 0) {
-        if (!view.in_ring()) {
-          wanted = resumed(wanted);
-          result.outcome = Outcome::kWoken;
-        } else if (!view.queued()) {
-          wanted |= kQueuedBit;
-          result = {Outcome::kMessage, view.ring()};
-        }
-      }
-      // release: the level's flag, set before, tells the fiber why; acquire: as claim(). [claim]
-      if (word_.compare_exchange_weak(seen, wanted, std::memory_order_acq_rel,
-                                      std::memory_order_relaxed)) {
-        return result;
-      }
-    }
+    return request_if(what, [](View) { return true; });
+  }
+
+  // Asks whoever has the block now, if it is a fiber of that runtime. Call from: any thread; the block
+  // may change hands meanwhile.
+  Requested request_of(Request what, unsigned runtime) {
+    return request_if(what, [runtime](View view) {
+      return view.state() != FiberState::kFree && view.runtime() == runtime;
+    });
   }
 
   // The message "look at this block's word" has arrived at the worker that owns ring `ring`.
@@ -183,12 +184,13 @@ class ClaimWord {
     std::uint64_t seen = word_.load(std::memory_order_relaxed);  // relaxed: the CAS checks it
     while (true) {
       const View view{seen};
+      const bool ended = view.state() == FiberState::kFree;
       const bool waits = view.state() == FiberState::kParked && view.in_ring() && view.interrupted();
       if (waits && view.ring() != ring) return {Message::kForward, view.ring()};
       // acq_rel: as request(); one CAS, so that no request can slip between the look and the clearing.
       if (word_.compare_exchange_weak(seen, seen & ~kQueuedBit, std::memory_order_acq_rel,
                                       std::memory_order_relaxed)) {
-        return {waits ? Message::kCancel : Message::kDrop, ring};
+        return {ended ? Message::kRelease : waits ? Message::kCancel : Message::kDrop, ring};
       }
     }
   }
@@ -218,6 +220,7 @@ class ClaimWord {
   static constexpr std::uint64_t kInRingBit = 1u << 10;
   static constexpr unsigned kRingShift = 12;     // 10 bits: at most 1,024 workers in a runtime
   static constexpr unsigned kRuntimeShift = 22;  // 6 bits: at most 64 runtimes at a time
+  static constexpr std::uint64_t kRuntimeMask = std::uint64_t{0x3f} << kRuntimeShift;
   static constexpr std::uint64_t kEpochMask = ~std::uint64_t{0} << 32;
   static constexpr std::uint64_t kWaitMask =
       (std::uint64_t{7} << kAcceptsShift) | kInRingBit | (std::uint64_t{0x3ff} << kRingShift);
@@ -232,6 +235,31 @@ class ClaimWord {
     return ((bits & ~std::uint64_t{7} & ~kWaitMask) |
             static_cast<std::uint64_t>(FiberState::kRunnable)) +
            (std::uint64_t{1} << 32);
+  }
+
+  template <class If>
+  Requested request_if(Request what, If applies) {
+    std::uint64_t seen = word_.load(std::memory_order_seq_cst);  // [drain] after the draining flag
+    while (true) {
+      const View view{seen};
+      if (!applies(view)) return {Outcome::kNoted, 0};
+      std::uint64_t wanted = seen | (std::uint64_t{what} << kRequestsShift);
+      Requested result{Outcome::kNoted, 0};
+      if (view.state() == FiberState::kParked && (view.accepts() & what) != 0) {
+        if (!view.in_ring()) {
+          wanted = resumed(wanted);
+          result.outcome = Outcome::kWoken;
+        } else if (!view.queued()) {
+          wanted |= kQueuedBit;
+          result = {Outcome::kMessage, view.ring()};
+        }
+      }
+      // release: the level's flag, set before, tells the fiber why; acquire: as claim(). [claim]
+      if (word_.compare_exchange_weak(seen, wanted, std::memory_order_acq_rel,
+                                      std::memory_order_relaxed)) {
+        return result;
+      }
+    }
   }
 
   bool park_word(std::uint64_t wait, unsigned refuse) {

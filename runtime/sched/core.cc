@@ -189,27 +189,24 @@ void Core::Ringer::ring(int worker) { core.worker(worker).driver().ring_doorbell
 // ---- Making runnable from outside
 
 void Core::inject(FiberBlock& fiber) {
-  visitors_.fetch_add(1, std::memory_order_acq_rel);
+  const Visit visit(*this);
   injection_.push(&fiber);
   Ringer ringer{*this};
   idle_.rung(ringer);
-  visitors_.fetch_sub(1, std::memory_order_release);
 }
 
 void Core::send_ready(FiberBlock& fiber, int worker) {
-  visitors_.fetch_add(1, std::memory_order_acq_rel);
+  const Visit visit(*this);
   this->worker(worker).push_ready_inbox(fiber);
   Ringer ringer{*this};
   idle_.reach(ringer, worker);
-  visitors_.fetch_sub(1, std::memory_order_release);
 }
 
 void Core::send_message(FiberBlock& fiber, int worker) {
-  visitors_.fetch_add(1, std::memory_order_acq_rel);
+  const Visit visit(*this);
   this->worker(worker).push_message(fiber);
   Ringer ringer{*this};
   idle_.reach(ringer, worker);
-  visitors_.fetch_sub(1, std::memory_order_release);
 }
 
 // ---- The end
@@ -218,11 +215,8 @@ void Core::drain() {
   // [drain] The flag, then every fiber. One that is spawned behind the walk sees the flag.
   if (draining_.exchange(true, std::memory_order_seq_cst)) return;
   WakeBatch batch;
-  BlockCache::for_each([this, &batch](FiberBlock& fiber) {
-    const ClaimWord::View view = fiber.claim.load();
-    if (view.runtime() != number_ || view.state() == FiberState::kFree) return;
-    batch.request(fiber, kDrain);
-  });
+  BlockCache::for_each(
+      [this, &batch](FiberBlock& fiber) { batch.request_of(fiber, kDrain, number_); });
   batch.deliver();
 }
 

@@ -54,6 +54,21 @@ class Core {
     }
   }
 
+  // A thread that is about to wake somebody here: the runtime is not destroyed before it has left.
+  // Requires: made while a fiber of the runtime is known to be alive.
+  class Visit {
+   public:
+    explicit Visit(Core& core) : core_(core) {
+      core_.visitors_.fetch_add(1, std::memory_order_acq_rel);
+    }
+    ~Visit() { core_.visitors_.fetch_sub(1, std::memory_order_release); }  // pairs with ~Core()
+    Visit(const Visit&) = delete;
+    Visit& operator=(const Visit&) = delete;
+
+   private:
+    Core& core_;
+  };
+
   // ---- Making runnable from outside
   // A claimed or unstarted fiber, from a thread that is not one of our workers.
   // Call from: any thread. Never parks.
@@ -139,7 +154,7 @@ class Core {
   base::Atomic<std::uint32_t> stopped_count_{0};
   base::Atomic<bool> exiting_{false};
   base::Atomic<std::uint32_t> spinner_{0};  // 1: a worker spins
-  // Threads that are inside inject() or a send: the doorbells stay while there is one.
+  // See Visit: the workers, and their doorbells, stay while there is one.
   alignas(64) base::Atomic<std::uint32_t> visitors_{0};
   alignas(64) base::Atomic<std::uint64_t> spawned_outside_{0};
   base::Atomic<std::uint32_t> end_word_{0};  // changes with every end while the runtime drains

@@ -9,7 +9,8 @@
 //   stack   top      Stack (stack.h) | FiberFrame | the fiber's own frames, downwards
 //
 // The block is freed by whoever drops its last reference: the fiber itself holds one until its group has
-// counted it, the handle one, a queued message one.
+// counted it, the handle one. A message about it that is on its way (the claim word says queued) keeps it
+// a little longer.
 #pragma once
 
 #include <cstddef>

@@ -224,8 +224,7 @@ void drop_reference(FiberBlock& fiber, BlockCache* cache) {
   if (fiber.heap_storage) {
     ::operator delete(fiber_storage(fiber), std::align_val_t(fiber.code->alignment));
   }
-  fiber.claim.free();
-  BlockCache::release(&fiber, cache);
+  if (fiber.claim.free()) BlockCache::release(&fiber, cache);
 }
 
 void drop_handle(FiberBlock& fiber) {

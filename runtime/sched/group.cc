@@ -152,6 +152,8 @@ void Group::keep_error(absl::Status error) {
 }
 
 void Group::cancel(Interruption why) {
+  if (core_ == nullptr) return;
+  const Core::Visit visit(*core_);
   WakeBatch batch;
   cancel(why, batch);
   batch.deliver();

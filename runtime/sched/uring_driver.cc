@@ -192,6 +192,21 @@ void UringDriver::complete(const io_uring_cqe& completion, WakeBatch& batch) {
   batch.add(fiber);
 }
 
+// What no fiber waits for any more may still be armed: a listener that outlives its runtime. It must be
+// out of the kernel before the thread ends, or its completions could not be had any more.
+void UringDriver::leave_thread() {
+  WakeBatch batch;
+  while (in_flight_ != 0) {
+    if (io_uring_sqe* sqe = ring_.next_sqe()) {
+      io_uring_prep_cancel(sqe, nullptr, IORING_ASYNC_CANCEL_ANY | IORING_ASYNC_CANCEL_ALL);
+      sqe->user_data = kNobody;
+    }
+    enter(os::Ring::Wait::kYes, os::Ring::kNever, 0, batch);
+    batch.deliver();
+  }
+  ring_.detach();
+}
+
 void UringDriver::ring_doorbell() {
   const std::uint64_t one = 1;
   arch::syscall(SYS_write, doorbell_, &one, sizeof one);  // an eventfd that is never read stays writable

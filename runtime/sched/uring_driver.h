@@ -38,7 +38,7 @@ class UringDriver final : public IoDriver {
   void poll(WakeBatch& batch) override;
   void wait(std::int64_t deadline_ns, std::int64_t now_ns, WakeBatch& batch) override;
   void ring_doorbell() override;
-  void leave_thread() override { ring_.detach(); }
+  void leave_thread() override;
   std::size_t in_flight() const override { return in_flight_; }
   std::uint64_t kernel_entries() const override { return ring_.enters(); }
 

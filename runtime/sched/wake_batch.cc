@@ -17,7 +17,14 @@ void WakeBatch::add(WaitNode& node) {
 }
 
 void WakeBatch::request(FiberBlock& fiber, Request what) {
-  const ClaimWord::Requested requested = fiber.claim.request(what);
+  keep(fiber, fiber.claim.request(what));
+}
+
+void WakeBatch::request_of(FiberBlock& fiber, Request what, unsigned runtime) {
+  keep(fiber, fiber.claim.request_of(what, runtime));
+}
+
+void WakeBatch::keep(FiberBlock& fiber, ClaimWord::Requested requested) {
   switch (requested.outcome) {
     case ClaimWord::Outcome::kNoted:
       break;
@@ -25,9 +32,7 @@ void WakeBatch::request(FiberBlock& fiber, Request what) {
       add(fiber);
       break;
     case ClaimWord::Outcome::kMessage:
-      // relaxed: whoever called us keeps the block alive until this reference does.
-      fiber.references.fetch_add(1, std::memory_order_relaxed);
-      messages_.push(&fiber);
+      messages_.push(&fiber);  // the queued bit keeps the block until the message has arrived
       break;
   }
 }

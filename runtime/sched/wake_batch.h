@@ -31,6 +31,9 @@ class WakeBatch {
   // Asks something of a fiber and keeps what follows from it.
   void request(FiberBlock& fiber, Request what);
 
+  // The same for a block that may have been given to another fiber by now; see ClaimWord.
+  void request_of(FiberBlock& fiber, Request what, unsigned runtime);
+
   // Takes a claimed fiber out again, for a worker that puts it into its own queue; null: none left.
   FiberBlock* take_ready() { return ready_.pop(); }
 
@@ -40,6 +43,8 @@ class WakeBatch {
   bool empty() const { return ready_.empty() && messages_.empty() && foreign_ == nullptr; }
 
  private:
+  void keep(FiberBlock& fiber, ClaimWord::Requested requested);
+
   base::IntrusiveQueue<FiberBlock, &FiberBlock::link> ready_;
   base::IntrusiveQueue<FiberBlock, &FiberBlock::message_link> messages_;
   ForeignWaiter* foreign_ = nullptr;

@@ -64,6 +64,8 @@ void Worker::main() {
     begin_turn();
     weft_loop(this);
     core_.worker_stopped();
+    WakeBatch batch;
+    handle_messages(batch);  // about fibers that have ended: their blocks go back
   }
   if (reserve_ != nullptr) stacks_.release(std::exchange(reserve_, nullptr));
   driver_->leave_thread();
@@ -355,14 +357,16 @@ void Worker::handle_messages(WakeBatch&) {
     switch (received.message) {
       case ClaimWord::Message::kForward:
         core_.send_message(*fiber, static_cast<int>(received.ring));
-        continue;  // the reference goes on with it
+        break;
       case ClaimWord::Message::kCancel:
         driver_->cancel(*fiber->frame->operation);
+        break;
+      case ClaimWord::Message::kRelease:
+        BlockCache::release(fiber, blocks_);
         break;
       case ClaimWord::Message::kDrop:
         break;
     }
-    drop_reference(*fiber, blocks_);
   }
 }
 
