@@ -121,7 +121,9 @@ void Group::record(FiberBlock& fiber, const absl::Status* error,
   // That a cancelled child says so is no error.
   if (error != nullptr && is_interruption(*error) && fiber.claim.asked(kCancel)) return;
   absl::Status copy = error != nullptr ? deep_copy(*error) : absl::OkStatus();
-  if (error != nullptr && options_.log_errors) {
+  // Whoever still has the handle will see it there.
+  const bool unseen = fiber.references.load(std::memory_order_acquire) == 1;
+  if (error != nullptr && options_.log_errors && unseen) {
     log(core_, LogLevel::kWarning, describe(fiber) + " ended with " + copy.ToString());
   }
 

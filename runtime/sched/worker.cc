@@ -165,7 +165,10 @@ void Worker::make_ready(FiberBlock& fiber) {
   }
   // seq_cst [sleep], [slot]: publishes the fiber before we look for sleepers, and takes the one before.
   FiberBlock* before = next_slot_.exchange(&fiber, std::memory_order_seq_cst);
-  if (before != nullptr) push_ready(*before);
+  if (before != nullptr) {
+    push_ready(*before);
+    ready_.publish_seq_cst();
+  }
   announce_ready();
 }
 
@@ -174,10 +177,9 @@ void Worker::push_ready(FiberBlock& fiber) {
   if (__builtin_expect(!queue.push(&fiber), 0)) core_.inject(fiber);
 }
 
-// Tells others of what was made ready: a sleeper if it is much, the watcher if it is little.
+// Tells others of what was made ready and published: a sleeper if it is much, the watcher if it is little.
 void Worker::announce_ready() {
-  if (core_.idle().sleepers() == 0) return;
-  ready_.publish_seq_cst();  // [sleep] then look for sleepers
+  if (core_.idle().sleepers() == 0) return;  // [sleep] the waker's second step
   if (ready_.size() >= kReadyWorthARing) {
     core_.idle().rung(*this, (index_ + 1) % core_.worker_count());
   } else {
