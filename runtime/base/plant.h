@@ -17,7 +17,7 @@
 //   9  Inbox::push           replaces the head by a store instead of a CAS      [message]
 //  11  ClaimWord::park       does not look for a request before it parks        [claim]
 //  12  ClaimWord::claim      does not compare the epoch of the wait             [claim]
-//  13  ClaimWord::start..    changes the state by a store: loses a request      [claim]
+//  13  ClaimWord::withdraw   clears by a store: loses another request          [claim]
 //  14  ObjectPark::finish    gives the lock back before the fiber is parked    [park]
 //  21  Idle::sleep           does not look again after it announced             [sleep]
 //  22  Idle::sleep           looks again, but not for the stop flag             [sleep]

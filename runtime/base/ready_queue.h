@@ -67,6 +67,17 @@ class ReadyQueue {
     return nullptr;
   }
 
+  // The same for an owner whom nobody robs, ever: no RMW. Call from: the owner. Never parks.
+  [[nodiscard]] T* pop_unshared() {
+    // relaxed: only we read and write either index.
+    const Index tail = tail_.load(std::memory_order_relaxed);
+    const Index head = head_.load(std::memory_order_relaxed);
+    if (head == tail) return nullptr;
+    head_.store(head + 1, std::memory_order_relaxed);
+    look_ahead(head, tail);
+    return slots_.get(head);
+  }
+
   // Takes the oldest: half of what is there, rounded up, at most `max`. Returns how many.
   // Call from: any thread but the owner. Never parks.
   [[nodiscard]] unsigned steal(T** out, unsigned max) {

@@ -75,6 +75,15 @@ class SpawnDeque {
     return element;
   }
 
+  // The same for an owner whom nobody robs, ever: no RMW. Call from: the owner. Never parks.
+  [[nodiscard]] T* pop_unshared() {
+    // relaxed: only we read and write either index.
+    const Index bottom = bottom_.load(std::memory_order_relaxed) - 1;
+    if (before(bottom, top_.load(std::memory_order_relaxed))) return nullptr;
+    bottom_.store(bottom, std::memory_order_relaxed);
+    return slots_.get(bottom);
+  }
+
   // Takes the oldest; null when empty. Call from: the owner, now and then, so that none starves.
   [[nodiscard]] T* pop_oldest() {
     const Index bottom = bottom_.load(std::memory_order_relaxed);  // relaxed: only we write it.

@@ -45,6 +45,7 @@ struct Registry {
   char* mapping = nullptr;  // the rest of the newest mapping
   char* mapping_end = nullptr;
   BlockCache* idle = nullptr;
+  std::uint64_t caches = 0;
   // [slabs] Pushed under the lock, walked without it.
   base::Atomic<BlockCache::Slab*> slabs{nullptr};
 
@@ -83,7 +84,7 @@ BlockCache* BlockCache::lease() {
     all.idle = cache->next_idle_;
     return cache;
   }
-  return new (std::nothrow) BlockCache;
+  return new (std::nothrow) BlockCache(all.caches++);
 }
 
 void BlockCache::give_back(BlockCache* cache) {
@@ -105,8 +106,13 @@ FiberBlock* BlockCache::allocate(std::size_t storage_bytes, std::size_t extras_b
   if (size_class < 0) return nullptr;
   Class& mine = classes_[size_class];
   FiberBlock* block = mine.free;
-  if (__builtin_expect(block == nullptr, 0)) return refill(size_class);
-  mine.free = block->link;
+  if (__builtin_expect(block != nullptr, 1)) {
+    mine.free = block->link;
+  } else {
+    block = refill(size_class);
+    if (block == nullptr) return nullptr;
+  }
+  block->id = next_id_++;
   return block;
 }
 

@@ -32,7 +32,7 @@ class alignas(64) BlockCache {
   static BlockCache* lease();
   static void give_back(BlockCache* cache);
 
-  // A block with at least `storage_bytes` of storage, and a FiberExtras behind it if asked for; null
+  // A block, with a fresh id, with at least `storage_bytes` of storage, and a FiberExtras behind it if asked for; null
   // when there is no memory, or when no class is that large.
   // Call from: the owner.
   FiberBlock* allocate(std::size_t storage_bytes, std::size_t extras_bytes);
@@ -62,6 +62,7 @@ class alignas(64) BlockCache {
   struct Slab;
 
  private:
+  explicit BlockCache(std::uint64_t number) : next_id_((number << 40) + 1) {}
   static int class_for(std::size_t total_bytes);
   static void visit_all(void (*visit)(FiberBlock&, void*), void* argument);
   FiberBlock* refill(int size_class);
@@ -71,6 +72,7 @@ class alignas(64) BlockCache {
     Slab* slab = nullptr;        // the one that new blocks are cut from
   };
   std::array<Class, kClassBytes.size()> classes_;
+  std::uint64_t next_id_;            // of fibers: each cache draws from a range of its own
   BlockCache* next_idle_ = nullptr;  // under the registry's lock
 
   // [remote] Others push freed blocks here; the owner takes all of them at once, so no ABA.

@@ -9,20 +9,18 @@
 // has the operation.
 //
 //   state      on                              stack                        who moves it on
-//   kFree      its slab's free list            none                         spawn: kNew
-//   kNew       an unstarted deque, or the      none                         the worker that binds a stack:
-//              injection queue                                              kRunnable
-//   kRunnable  a worker, or exactly one of     its own; the worker's only   itself: kParked (in its commit
-//              next-slot, ready queue,         while it runs                step) or kEnded
-//              pinned queue, inbox,
-//              injection queue
+//   kFree      its slab's free list            none                         spawn: kRunnable
+//   kRunnable  a worker; or exactly one of     none until it first runs;    itself: kParked, in its commit
+//              unstarted deque, next-slot,     then its own, and the        step; or, when it has ended,
+//              ready and pinned queue,         worker's only while it       who drops the last reference:
+//              inbox, injection queue;         runs                         kFree
+//              or, ended, its group
 //   kParked    one object's waiting list, or   its own, at rest             the first that changes this
 //              one operation                                                word: kRunnable
-//   kEnded     its group, until counted        given back                   whoever drops the last
-//                                                                           reference: kFree
 //
-// A running fiber and a ready one share a state: nobody but its worker needs to tell them apart, and so
-// neither a yield nor taking a fiber from a queue changes the word.
+// New, ready, running and ended fibers share a state: only parked ones are moved on by others, and what
+// tells the rest apart (a stack, a queue, the join word) is elsewhere. So starting a fiber, taking it from
+// a queue, and a yield leave the word alone.
 //
 // Requires: the block of the fiber is type-stable memory; every change of the word goes through here.
 // Promises: a wait ends once. A request that came before the park is found by the park; one that comes
@@ -37,7 +35,7 @@
 
 namespace weft::sched {
 
-enum class FiberState : std::uint8_t { kFree, kNew, kRunnable, kParked, kEnded };
+enum class FiberState : std::uint8_t { kFree, kRunnable, kParked };
 
 // What others may ask of a fiber. A set of them is an integer.
 enum Request : unsigned {
@@ -86,12 +84,12 @@ class ClaimWord {
 
   // ---- The fiber, and the worker that runs it
 
-  // kFree or kEnded -> kNew, with no requests. Call from: whoever owns the block.
+  // kFree -> kRunnable, with no requests. Call from: whoever owns the block.
   void begin(unsigned runtime) {
     std::uint64_t seen = word_.load(std::memory_order_relaxed);  // relaxed: the CAS checks it
     std::uint64_t wanted;
     do {
-      wanted = (seen & kEpochMask) | static_cast<std::uint64_t>(FiberState::kNew) |
+      wanted = (seen & kEpochMask) | static_cast<std::uint64_t>(FiberState::kRunnable) |
                (std::uint64_t{runtime} << kRuntimeShift);
       // acq_rel [drain]: an RMW, so that a walk over all blocks either finds this fiber or has come
       // before it; in that case the draining flag, set before the walk, is visible to the fiber.
@@ -99,13 +97,13 @@ class ClaimWord {
                                           std::memory_order_relaxed));
   }
 
-  // kNew -> kRunnable. Call from: the worker that binds its stack.
-  void start() { change_state(FiberState::kNew, FiberState::kRunnable); }
-
-  // kRunnable -> kEnded. Call from: the fiber's commit step.
-  void end() { change_state(FiberState::kRunnable, FiberState::kEnded); }
-  // kEnded -> kFree. Call from: whoever dropped the last reference.
-  void free() { change_state(FiberState::kEnded, FiberState::kFree); }
+  // kRunnable -> kFree. Call from: whoever dropped the last reference.
+  void free() {
+    // A plain store: nobody else claims or asks any more. A walk over all blocks may, in the same moment:
+    // then either its change fails, or this overwrites a request that means nothing now.
+    const std::uint64_t seen = word_.load(std::memory_order_relaxed);  // relaxed: ours alone
+    word_.store(seen & kEpochMask, std::memory_order_release);         // release: the fiber's end
+  }
 
   // The epoch that the fiber's next wait will have. Call from: the fiber; only wakes change it.
   std::uint32_t epoch() const { return load().epoch(); }
@@ -198,8 +196,13 @@ class ClaimWord {
   // Takes requests back: a level was left, a stream was closed. The caller looks at the remaining
   // levels afterwards and asks again if one of them is raised. Call from: the fiber.
   void withdraw(Request what) {
+    const std::uint64_t kept = ~(std::uint64_t{what} << kRequestsShift);
+    if constexpr (base::planted(13)) {
+      word_.store(word_.load(std::memory_order_relaxed) & kept, std::memory_order_release);
+      return;
+    }
     // acq_rel: orders the caller's second look at the levels behind it. [level]
-    word_.fetch_and(~(std::uint64_t{what} << kRequestsShift), std::memory_order_acq_rel);
+    word_.fetch_and(kept, std::memory_order_acq_rel);
   }
 
   View load() const {
@@ -242,15 +245,6 @@ class ClaimWord {
                                       std::memory_order_acquire)) {
         return true;
       }
-    }
-  }
-
-  void change_state(FiberState from, FiberState to) {
-    const auto difference = static_cast<std::uint64_t>(to) - static_cast<std::uint64_t>(from);
-    if constexpr (base::planted(13)) {
-      word_.store(word_.load(std::memory_order_relaxed) + difference, std::memory_order_relaxed);
-    } else {
-      word_.fetch_add(difference, std::memory_order_acq_rel);  // an RMW: requests come at any time
     }
   }
 

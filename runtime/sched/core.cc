@@ -220,10 +220,7 @@ void Core::drain() {
   WakeBatch batch;
   BlockCache::for_each([this, &batch](FiberBlock& fiber) {
     const ClaimWord::View view = fiber.claim.load();
-    if (view.runtime() != number_ || view.state() == FiberState::kFree ||
-        view.state() == FiberState::kEnded) {
-      return;
-    }
+    if (view.runtime() != number_ || view.state() == FiberState::kFree) return;
     batch.request(fiber, kDrain);
   });
   batch.deliver();
@@ -291,21 +288,10 @@ std::string Core::dump_fibers() {
   BlockCache::for_each([this, &text](FiberBlock& fiber) {
     const ClaimWord::View view = fiber.claim.load();
     if (view.runtime() != number_) return;
-    const char* state = nullptr;
-    switch (view.state()) {
-      case FiberState::kFree:
-      case FiberState::kEnded:
-        return;
-      case FiberState::kNew:
-        state = "not started";
-        break;
-      case FiberState::kRunnable:
-        state = "running or ready";
-        break;
-      case FiberState::kParked:
-        state = view.in_ring() ? "waiting for I/O" : "parked";
-        break;
-    }
+    if (view.state() == FiberState::kFree || (fiber.join.load() & FiberBlock::kDone) != 0) return;
+    const char* state = view.state() == FiberState::kRunnable ? "new, ready or running"
+                        : view.in_ring()                      ? "waiting for I/O"
+                                                              : "parked";
     text += describe(fiber) + ": " + state + "\n";
   });
   return text;

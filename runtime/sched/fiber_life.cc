@@ -1,6 +1,5 @@
 #include "runtime/sched/fiber_life.h"
 
-#include <cerrno>
 #include <cstring>
 #include <cxxabi.h>
 #include <exception>
@@ -17,23 +16,6 @@
 
 namespace weft::sched {
 namespace {
-
-// Ids are unique in the process: each worker, and each other thread, draws them from a block.
-std::uint64_t next_id() {
-  constexpr std::uint64_t kBlock = 1 << 16;
-  static base::Atomic<std::uint64_t> next_block{1};
-  struct Range {
-    std::uint64_t next = 0;
-    std::uint64_t end = 0;
-  };
-  static thread_local Range range;
-  if (range.next == range.end) {
-    // relaxed: numbers, nothing more.
-    range.next = next_block.fetch_add(kBlock, std::memory_order_relaxed);
-    range.end = range.next + kBlock;
-  }
-  return range.next++;
-}
 
 void* heap_storage(const weft::internal::FiberCode& code) {
   return ::operator new(code.bytes, std::align_val_t(code.alignment), std::nothrow);
@@ -96,15 +78,9 @@ void run_closure(FiberBlock& fiber) {
   Worker::exit();
 }
 
-// What a new fiber finds of the thread's state: nothing caught, errno 0.
-void clear_thread_state() {
-  std::memset(abi::__cxa_get_globals(), 0, sizeof(ThreadState));
-  errno = 0;
-}
-
 WEFT_AROUND_SWITCH void fiber_entry(void* argument, void* by) {
   auto& fiber = *static_cast<FiberBlock*>(argument);
-  [[maybe_unused]] auto& worker = *static_cast<Worker*>(by);
+  auto& worker = *static_cast<Worker*>(by);
 #if WEFT_ASAN
   StackBounds& own = worker.hooks().own;
   __sanitizer_finish_switch_fiber(nullptr, &own.low, &own.bytes);
@@ -112,7 +88,7 @@ WEFT_AROUND_SWITCH void fiber_entry(void* argument, void* by) {
 #if WEFT_TSAN
   __tsan_acquire(&fiber);
 #endif
-  clear_thread_state();
+  worker.clear_thread_state();
   fiber_main(fiber);
 }
 
@@ -149,7 +125,6 @@ FiberBlock* new_fiber(Group& group, const weft::internal::FiberCode& code,
   fiber->code = &code;
   fiber->group = &group;
   fiber->join.unlock(0);
-  fiber->id = next_id();
   fiber->file = site.file;
   fiber->line = site.line & 0xffffff;
   fiber->ending = static_cast<unsigned>(Ending::kRunning);
@@ -202,7 +177,6 @@ void bind_stack(FiberBlock& fiber, Stack& stack, Worker* pinned_to) {
 #endif
   fiber.rsp = arch::seed_stack(stack.top, &fiber_entry, &fiber);
   fiber.frame = frame;
-  fiber.claim.start();
 }
 
 Stack* unbind_stack(FiberBlock& fiber) {
@@ -222,7 +196,8 @@ void refuse_fiber(FiberBlock& fiber, absl::Status error) {
 }
 
 void finish_fiber(FiberBlock& fiber, BlockCache* cache, WakeBatch& batch) {
-  if (!fiber.join.exchange_if(0, FiberBlock::kDone)) {
+  // The look spares the exchange that would fail: mostly somebody waits, or nobody cares.
+  if (fiber.join.load() != 0 || !fiber.join.exchange_if(0, FiberBlock::kDone)) {
     const std::uint64_t state = fiber.join.lock();
     WaitList waiting(ObjectWord::waiters(state));
     while (WaitNode* node = waiting.claim_first()) batch.add(*node);
@@ -230,13 +205,16 @@ void finish_fiber(FiberBlock& fiber, BlockCache* cache, WakeBatch& batch) {
     fiber.join.unlock((state & FiberBlock::kDetached) | FiberBlock::kDone);
   }
   fiber.group->ended(fiber, batch);
-  fiber.claim.end();
   drop_reference(fiber, cache);
 }
 
 void drop_reference(FiberBlock& fiber, BlockCache* cache) {
-  // acq_rel [life]: what others did with the block comes before its reuse.
-  if (fiber.references.fetch_sub(1, std::memory_order_acq_rel) != 1) return;
+  // [life] What others did with the block comes before its reuse. Who holds the last reference is alone,
+  // so nobody can add to it, and a load (acquire) will do; else an RMW (acq_rel).
+  if (fiber.references.load(std::memory_order_acquire) != 1 &&
+      fiber.references.fetch_sub(1, std::memory_order_acq_rel) != 1) {
+    return;
+  }
   const auto ending = static_cast<Ending>(fiber.ending);
   if (ending == Ending::kThrew) {
     std::destroy_at(&exception_in(fiber));

@@ -1,7 +1,7 @@
 // A fiber's life: made, bound to a stack, run to its end, counted, freed.
 //
 //   FiberBlock* fiber = new_fiber(group, code, options, site);   // spawn, before the closure is there
-//   launch_fiber(*fiber);                                        // kNew: may run from now on
+//   launch_fiber(*fiber);                                        // may run from now on
 //   bind_stack(*fiber, stack, pinned_to);                        // the worker that runs it first
 //   ... fiber_main on its own stack ...
 //   stack = unbind_stack(*fiber); finish_fiber(*fiber, ...);     // the commit step of its exit

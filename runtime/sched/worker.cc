@@ -139,7 +139,7 @@ void Worker::commit_exit(Worker& worker, FiberBlock& fiber, void*) {
   add(worker.counters.ended);
   WakeBatch batch;
   finish_fiber(fiber, worker.blocks_, batch);
-  batch.deliver();
+  if (!batch.empty()) batch.deliver();
   if (worker.core_.draining()) worker.core_.note_end();
 }
 
@@ -254,18 +254,16 @@ FiberBlock* Worker::take_local() {
   // [turn] One of each: ready ones first would hold up a thousand new fibers behind two that yield.
   unstarted_turn_ = !unstarted_turn_;
   FiberBlock* fiber = nullptr;
-  if (unstarted_turn_) {
-    fiber = unstarted_.pop();
-    if (fiber == nullptr) fiber = ready_.pop();
-    if (fiber == nullptr) fiber = pinned_.pop();
-  } else {
-    if (__builtin_expect(!pinned_.empty(), 0)) fiber = pinned_.pop();
-    if (fiber == nullptr) fiber = ready_.pop();
-    if (fiber == nullptr) fiber = unstarted_.pop();
-  }
+  if (__builtin_expect(!pinned_.empty(), 0) && !unstarted_turn_) fiber = pinned_.pop_unshared();
+  if (fiber == nullptr) fiber = unstarted_turn_ ? pop_unstarted() : pop_ready();
+  if (fiber == nullptr) fiber = unstarted_turn_ ? pop_ready() : pop_unstarted();
+  if (fiber == nullptr) fiber = pinned_.pop_unshared();
   // The slot had used up its right to go first, and nobody else is there.
   return fiber != nullptr ? fiber : take_next_slot();
 }
+
+FiberBlock* Worker::pop_ready() { return alone_ ? ready_.pop_unshared() : ready_.pop(); }
+FiberBlock* Worker::pop_unstarted() { return alone_ ? unstarted_.pop_unshared() : unstarted_.pop(); }
 
 FiberBlock* Worker::take_next_slot() {
   FiberBlock* fiber = next_slot_.load(std::memory_order_relaxed);  // relaxed: a hint; ours, if alone

@@ -99,6 +99,12 @@ class Worker : private SwitchedStack {
   [[noreturn]] static void exit();
 
   FiberBlock* current() const { return current_; }
+  // What a new fiber finds of the thread's state: nothing caught, errno 0.
+  void clear_thread_state() {
+    WorkerSection section;
+    *thread_state_ = {};
+    *errno_ = 0;
+  }
 
   // ---- Making runnable
 
@@ -156,6 +162,8 @@ class Worker : private SwitchedStack {
   FiberBlock* pick();
   FiberBlock* take_local();
   FiberBlock* take_next_slot();
+  FiberBlock* pop_ready();
+  FiberBlock* pop_unstarted();
   bool bind(FiberBlock& fiber);
   void release_stack(FiberBlock& fiber);
   void push_ready(FiberBlock& fiber);
