@@ -97,7 +97,7 @@ END_FUNCTION(weft_leave)
 //   clobbers   everything
 FUNCTION(weft_entry)
         .cfi_undefined %rip             // the outermost frame: unwinding ends here
-        nop                             // unwinders look up the return address - 1
+        nop                             // seed_stack points behind it: unwinders look at the byte before
         movq    %r13, %rdi
         movq    %rax, %rsi
         call    *%r12

@@ -55,7 +55,8 @@ inline void* seed_stack(void* top, FiberEntry entry, void* argument) {
   image->r13 = reinterpret_cast<std::uintptr_t>(argument);
   image->r12 = reinterpret_cast<std::uintptr_t>(entry);
   image->rbp = reinterpret_cast<std::uintptr_t>(words - 2);
-  image->rip = &weft_entry;
+  // Behind its leading nop: an unwinder takes this for a return address, and looks up the byte before.
+  image->rip = reinterpret_cast<void (*)()>(reinterpret_cast<std::uintptr_t>(&weft_entry) + 1);
   return image;
 }
 
