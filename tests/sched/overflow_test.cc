@@ -59,7 +59,7 @@ struct Stacks {
 };
 
 volatile std::size_t depth_max = ~std::size_t{0};  // deeper than any stack, which no compiler knows
-char* volatile nowhere = nullptr;
+char* volatile nowhere = reinterpret_cast<char*>(64);  // on the page that is never mapped
 
 // Every frame is kept by what comes after the call.
 [[gnu::noinline]] std::size_t recurse(std::size_t depth) {

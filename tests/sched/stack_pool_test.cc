@@ -21,6 +21,10 @@
 #include "tests/death.h"
 #include "tests/maps.h"
 
+#if WEFT_ASAN
+#include <sanitizer/asan_interface.h>
+#endif
+
 namespace {
 
 using namespace weft::sched;
@@ -202,6 +206,21 @@ TEST_CASE("stack pool: an address finds its stack", "[stack]") {
     release_all(cache, stacks);
   }
 }
+
+#if WEFT_ASAN
+TEST_CASE("stack pool: an idle stack is poisoned, one in use is not", "[stack]") {
+  StackPool pool({});
+  StackCache cache(pool);
+  for (int round = 0; round < 2; ++round) {
+    Stack* stack = cache.acquire();
+    const auto usable = static_cast<std::size_t>(stack->top - stack->low);
+    CHECK(__asan_region_is_poisoned(stack->low, usable) == nullptr);
+    __asan_poison_memory_region(stack->low + usable / 2, 64);  // as a frame that never returned
+    cache.release(stack);
+    CHECK(__asan_address_is_poisoned(stack->top - 1));
+  }
+}
+#endif
 
 TEST_CASE("stack pool: an ended pool leaves no mapping and no trace in the table", "[stack]") {
   const std::byte* inside = nullptr;

@@ -22,7 +22,8 @@ using weft::os::system::arm_fault;
 using weft::os::system::Call;
 using weft::os::system::disarm_faults;
 
-constexpr int kGuardInstall = 102;  // MADV_GUARD_INSTALL
+constexpr std::size_t kBytes = std::size_t{256} << 10;  // also where the default is another
+constexpr int kGuardInstall = 102;                      // MADV_GUARD_INSTALL
 constexpr unsigned kForEver = ~0u;
 
 // The faults end with the test case, also when a REQUIRE throws.
@@ -56,7 +57,7 @@ TEST_CASE("stack shortage: a call that fails for good costs a nullptr and nothin
   const Faults faults;
   const std::size_t before = weft::test::mapping_count();
   {
-    StackPool pool({});
+    StackPool pool({.default_bytes = kBytes});
     StackCache cache(pool);
     CHECK(pool.shortage().ok());
     std::vector<Stack*> held;
@@ -69,7 +70,7 @@ TEST_CASE("stack shortage: a call that fails for good costs a nullptr and nothin
     CHECK(why.code() == absl::StatusCode::kResourceExhausted);
     CHECK(names(why, each.operation));
     CHECK(names(why, each.remedy));
-    CHECK(names(why, std::to_string(kStackBytesDefault >> 10) + " KiB"));
+    CHECK(names(why, std::to_string(kBytes >> 10) + " KiB"));
     if (guards_fail && nth <= 1) CHECK(held.empty());
     for (const Stack* stack : held) CHECK(weft::test::is_unreadable(stack->low - 1));
     disarm_faults();
@@ -86,7 +87,7 @@ TEST_CASE("stack shortage: a call that fails once is got over", "[stack][G4]") {
   const Call call = GENERATE(Call::kMmap, Call::kMprotect, Call::kMadvise);
   const unsigned nth = GENERATE(0, 1, 2, 3, 4, 5);
   const Faults faults;
-  StackPool pool({});
+  StackPool pool({.default_bytes = kBytes});
   StackCache cache(pool);
   arm_fault(call, nth, ENOMEM);
   Stack* stack = cache.acquire();
@@ -98,7 +99,7 @@ TEST_CASE("stack shortage: a call that fails once is got over", "[stack][G4]") {
 TEST_CASE("stack shortage: idle memory of other sizes is given back before a stack is refused",
           "[stack][G4]") {
   const Faults faults;
-  StackPool pool({});
+  StackPool pool({.default_bytes = kBytes});
   {
     StackCache cache(pool);
     std::vector<Stack*> idle;
@@ -121,7 +122,7 @@ TEST_CASE("stack shortage: a limit of the address space is reached and left agai
   const auto child = weft::test::death_of([] {
     const rlimit limit = {std::size_t{256} << 20, std::size_t{256} << 20};
     if (setrlimit(RLIMIT_AS, &limit) != 0) _exit(77);
-    StackPool pool({});
+    StackPool pool({.default_bytes = kBytes});
     StackCache cache(pool);
     std::vector<Stack*> held;
     held.reserve(10'000);
@@ -143,7 +144,7 @@ TEST_CASE("stack shortage: a limit of the address space is reached and left agai
 
 TEST_CASE("stack shortage: prewarm says when it could not have all", "[stack][G4]") {
   const Faults faults;
-  StackPool pool({.prewarm = 100});
+  StackPool pool({.default_bytes = kBytes, .prewarm = 100});
   arm_fault(Call::kMadvise, 50, ENOMEM, kForEver, kGuardInstall);
   const absl::Status status = pool.prewarm();
   CHECK(status.code() == absl::StatusCode::kResourceExhausted);
@@ -158,7 +159,7 @@ TEST_CASE("stack shortage: without guards by advice there are guards by protecti
           "[stack][G4]") {
   const Faults faults;
   arm_fault(Call::kMadvise, 0, EINVAL, kForEver, kGuardInstall);
-  StackPool pool({});
+  StackPool pool({.default_bytes = kBytes});
   StackCache cache(pool);
   std::vector<Stack*> stacks;
   for (int i = 0; i < 100; ++i) stacks.push_back(cache.acquire());
@@ -202,7 +203,7 @@ TEST_CASE("stack shortage: guards by protection end at a budget, with a reason a
 TEST_CASE("stack shortage: a mapping that the kernel refuses to unmap is used again",
           "[stack][G4]") {
   const Faults faults;
-  StackPool pool({});
+  StackPool pool({.default_bytes = kBytes});
   StackCache cache(pool);
   std::vector<Stack*> stacks;
   for (int i = 0; i < 20; ++i) stacks.push_back(cache.acquire());
