@@ -6,6 +6,8 @@
 #include <cstdio>
 #include <string>
 
+#include "runtime/base/sanitizer.h"
+
 namespace weft::test {
 
 // Calls visit(low, end, line) for each mapping.
@@ -22,8 +24,10 @@ void for_each_mapping(Visit visit) {
   std::fclose(file);
 }
 
+// Always 0 under a sanitizer, which maps shadow memory of its own whenever it likes.
 inline std::size_t mapping_count() {
   std::size_t count = 0;
+  if (base::kAsan || base::kTsan) return count;
   for_each_mapping([&](auto, auto, const auto&) { ++count; });
   return count;
 }

@@ -3,6 +3,8 @@
 // by side, then meet at the pool's lock once in thirty-two stacks.
 #include "runtime/sched/stack_cache.h"
 
+#include <algorithm>
+
 #if WEFT_ASAN
 #include <sanitizer/asan_interface.h>
 #include <sanitizer/lsan_interface.h>
@@ -101,7 +103,9 @@ void StackCache::annotate_acquire(Stack* stack) {
 void StackCache::annotate_release(Stack* stack) {
   const auto* end = reinterpret_cast<const std::byte*>(stack + 1);
   __lsan_unregister_root_region(stack->low, static_cast<std::size_t>(end - stack->low));
-  __asan_poison_memory_region(stack->top - kPoisonedBytes, kPoisonedBytes);
+  const auto usable = static_cast<std::size_t>(stack->top - stack->low);
+  const std::size_t poisoned = std::min(usable, kPoisonedBytes);
+  __asan_poison_memory_region(stack->top - poisoned, poisoned);
 }
 
 #endif
