@@ -10,9 +10,9 @@
 //   2  SpawnDeque::steal     looks with acquire loads, not seq_cst              [take]
 //   3  SpawnDeque::push      publishes the slot with a relaxed store            [slot]
 //   4  ReadyQueue::pop       moves the head by a store instead of a CAS         [claim]
-//   5  ReadyQueue::steal     claims as if the head had two bits: truncated, ABA [claim]
+//   5  ReadyQueue::steal     claims as if the head had one bit: truncated, ABA  [claim]
 //   6  SlotArray::grow       wraps the copied elements at the old capacity      [grow]
-//   7  ReadyQueue::steal     takes one more than half: beyond the tail          [slot]
+//   7  ReadyQueue::steal     takes a half and two: beyond the tail              [slot]
 //   8  SlotArray::grow       publishes the new array with a relaxed store       [grow]
 //   9  Inbox::push           replaces the head by a store instead of a CAS      [message]
 #pragma once
