@@ -1,7 +1,7 @@
 // One owner and two thieves on a run queue, until it is empty; then who took what is counted.
 //
-// The elements are plain memory on purpose: one that is handed out twice, or before what was written
-// to it is visible, is a data race for TSan, and a wrong count for everybody else.
+// The elements are plain memory on purpose: one that is handed out twice, or before what was
+// written to it is visible, is a data race for TSan, and a wrong count for everybody else.
 #pragma once
 
 #include <atomic>
