@@ -89,13 +89,13 @@ class ReadyQueue {
       // The head may be newer than the tail: then there is nothing to take.
       const auto size = static_cast<std::int64_t>(tail - head);
       if (size <= 0) return 0;
-      const auto half = static_cast<Index>(size) / 2 + (planted(7) ? 1 : size % 2);
+      const auto half = static_cast<Index>(size) / 2 + (planted(7) ? 2 : size % 2);
       const auto share = static_cast<unsigned>(std::min<Index>(half, max));
       const auto slots = slots_.current();
       for (unsigned i = 0; i < share; ++i) out[i] = slots.get(head + i);
       if constexpr (planted(5)) {
         const Index now = head_.load(std::memory_order_relaxed);
-        if (now % 4 == head % 4) head = now;
+        if (now % 2 == head % 2) head = now;
       }
       // [claim] If the head has not moved, the slots were ours to read. release: [reuse] our reads
       // come before push() writes the slots again. relaxed on failure: what we read is dropped.

@@ -181,7 +181,7 @@ class SpawnDeque {
   // from before the owner's announcement A. All of these are seq_cst, so in their single order A
   // comes before the owner's look, that before R (which it missed), R before the thief's first look
   // (which saw it), that before the thief's second, and that before A (which it missed): a circle.
-  // With acquire loads in the thief, or a plain store in the owner, the circle opens and both take b.
+  // With acquire loads in the thief, or a plain store in the owner, the circle opens: both take b.
   alignas(arch::kCacheLine) Atomic<Index> top_;     // Any thread, CAS only; it never falls.
   alignas(arch::kCacheLine) Atomic<Index> bottom_;  // Written by the owner only.
   SlotArray<T> slots_;

@@ -6,18 +6,18 @@
 //   while (base::TimerNode* due = wheel.pop_due(os::now_ns())) fire(static_cast<Sleep*>(due));
 //   driver.sleep_until(wheel.earliest());
 //
-// A radix wheel, exact to the nanosecond. Level l has 64 slots and looks at digit l, base 64, of the
-// deadline; a timer waits at the level of the highest digit in which its deadline differs from
+// A radix wheel, exact to the nanosecond. Level l has 64 slots and looks at digit l, base 64, of
+// the deadline; a timer waits at the level of the highest digit in which its deadline differs from
 // base_, the point up to which the wheel has turned. Eleven levels are the whole of 64 bits, so
 // there is no horizon, and a slot of level 0 is one nanosecond, so there is no heap beside it. When
-// the first slot above level 0 holds something due, the wheel turns to the slot's earliest deadline,
-// and the slot empties into the levels below: a timer moves at most ten times, mostly two or three.
+// the first slot above level 0 holds something due, the wheel turns to the slot's earliest
+// deadline and empties the slot into the levels below: a timer moves mostly two or three times.
 //
 // Requires: whoever shares a wheel brings the lock. deadline_ns stays as it is while the node is in
 //           the wheel, and the node stays where it is. Clock readings do not go backwards.
 // Promises: no allocation, nothing here fails. Never early. Timers come out in the order of their
-//           deadlines, equal ones in the order in which they were inserted. Any int64 is a deadline;
-//           kNever is never due.
+//           deadlines, equal ones in the order in which they were inserted. Any int64 is a
+//           deadline; kNever is never due.
 #pragma once
 
 #include <bit>
@@ -122,8 +122,8 @@ class TimerWheel {
   static Key key_of(std::int64_t deadline_ns) { return static_cast<Key>(deadline_ns) ^ kSign; }
   static std::int64_t deadline_of(Key key) { return static_cast<std::int64_t>(key ^ kSign); }
 
-  // Lower levels come before higher ones, and in each level lower slots before higher ones: all that
-  // is before base_ has been popped.
+  // Lower levels come before higher ones, and in each level lower slots before higher ones: all
+  // that is before base_ has been popped.
   [[nodiscard]] unsigned first_slot() const {
     const auto level = static_cast<unsigned>(std::countr_zero(levels_));
     return level * kSlots + static_cast<unsigned>(std::countr_zero(occupied_[level]));

@@ -1,7 +1,7 @@
-// One owner and two thieves on a run queue, until every element was taken exactly once.
+// One owner and two thieves on a run queue, until it is empty; then who took what is counted.
 //
-// The elements are plain memory on purpose: one that is handed out twice, or before what was written
-// to it is visible, is a data race for TSan, and a wrong count for everybody else.
+// The elements are plain memory on purpose: one that is handed out twice, or before what was
+// written to it is visible, is a data race for TSan, and a wrong count for everybody else.
 #pragma once
 
 #include <atomic>
@@ -28,7 +28,7 @@ struct StressResult {
 template <class Queue, class Take>
 StressResult stress(Queue& queue, std::size_t count, std::uint64_t seed, Take take) {
   std::vector<Item> items(count);
-  std::atomic<std::size_t> left{count};
+  std::atomic<bool> done{false};
   std::atomic<std::size_t> stolen{0};
   std::atomic<std::size_t> unseen{0};
 
@@ -42,10 +42,9 @@ StressResult stress(Queue& queue, std::size_t count, std::uint64_t seed, Take ta
     Random random(thief_seed);
     Item* loot[32];
     // relaxed: only when to stop.
-    while (left.load(std::memory_order_relaxed) > 0) {
+    while (!done.load(std::memory_order_relaxed)) {
       const unsigned taken = queue.steal(loot, 1 + static_cast<unsigned>(random.below(32)));
       for (unsigned i = 0; i < taken; ++i) account(loot[i]);
-      left.fetch_sub(taken, std::memory_order_relaxed);
       stolen.fetch_add(taken, std::memory_order_relaxed);
       if (taken == 0) std::this_thread::yield();
     }
@@ -55,7 +54,7 @@ StressResult stress(Queue& queue, std::size_t count, std::uint64_t seed, Take ta
 
   Random random(seed);
   std::size_t pushed = 0;
-  while (left.load(std::memory_order_relaxed) > 0) {
+  while (pushed < count || !queue.empty()) {
     // Long bursts make the queue grow, short ones keep it at the edge of emptiness.
     const auto burst = random.one_in(16) ? random.below(200) : random.below(4);
     for (std::uint64_t i = 0; i < burst && pushed < count; ++i) {
@@ -67,10 +66,10 @@ StressResult stress(Queue& queue, std::size_t count, std::uint64_t seed, Take ta
       Item* item = take(queue, random);
       if (item == nullptr) break;
       account(item);
-      left.fetch_sub(1, std::memory_order_relaxed);
     }
     if (random.one_in(64)) std::this_thread::yield();
   }
+  done.store(true, std::memory_order_relaxed);
   first.join();
   second.join();
 
