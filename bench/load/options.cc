@@ -47,6 +47,9 @@ output
   --json                 one JSON object on stdout instead of text
   --help
 
+The server knows bytes and not requests, so a reply counts as cut only where the server reads a
+whole request at once: for the drain check keep --size times --pipeline below its buffer.
+
 Each connection first sends one request and waits for its reply; only when all have been
 answered does the load begin. Exit status: 0 all well, 1 the server failed, 2 wrong usage or
 not possible here.
