@@ -72,7 +72,7 @@ void FiberHandle::cancel() const {
   if ((state & sched::FiberBlock::kDone) != 0) return block->join.unlock(state);
   const sched::Core::Visit visit(sched::Core::of(*block));
   sched::WakeBatch batch;
-  batch.request(*block, sched::kCancel);
+  batch.request_end(*block);
   block->join.unlock(state);
   batch.deliver();
 }

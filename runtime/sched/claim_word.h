@@ -55,6 +55,7 @@ class ClaimWord {
     unsigned accepts() const { return (bits >> 6) & 7; }
     bool queued() const { return bits & kQueuedBit; }
     bool in_ring() const { return bits & kInRingBit; }
+    bool ending() const { return bits & kEndingBit; }
     unsigned ring() const { return (bits >> kRingShift) & 0x3ff; }
     unsigned runtime() const { return (bits >> kRuntimeShift) & 0x3f; }
     std::uint32_t epoch() const { return static_cast<std::uint32_t>(bits >> 32); }
@@ -170,6 +171,12 @@ class ClaimWord {
     return request_if(what, [](View) { return true; });
   }
 
+  // As request(kCancel), but of the fiber itself and not of one of its levels: it is noted for good, and
+  // a level that takes its own request back asks again.
+  Requested request_end() {
+    return request_if(kCancel, [](View) { return true; }, kEndingBit);
+  }
+
   // Asks whoever has the block now, if it is a fiber of that runtime. Call from: any thread; the block
   // may change hands meanwhile.
   Requested request_of(Request what, unsigned runtime) {
@@ -218,6 +225,7 @@ class ClaimWord {
   static constexpr unsigned kAcceptsShift = 6;
   static constexpr std::uint64_t kQueuedBit = 1u << 9;
   static constexpr std::uint64_t kInRingBit = 1u << 10;
+  static constexpr std::uint64_t kEndingBit = 1u << 11;
   static constexpr unsigned kRingShift = 12;     // 10 bits: at most 1,024 workers in a runtime
   static constexpr unsigned kRuntimeShift = 22;  // 6 bits: at most 64 runtimes at a time
   static constexpr std::uint64_t kRuntimeMask = std::uint64_t{0x3f} << kRuntimeShift;
@@ -238,12 +246,12 @@ class ClaimWord {
   }
 
   template <class If>
-  Requested request_if(Request what, If applies) {
+  Requested request_if(Request what, If applies, std::uint64_t noted = 0) {
     std::uint64_t seen = word_.load(std::memory_order_seq_cst);  // [drain] after the draining flag
     while (true) {
       const View view{seen};
       if (!applies(view)) return {Outcome::kNoted, 0};
-      std::uint64_t wanted = seen | (std::uint64_t{what} << kRequestsShift);
+      std::uint64_t wanted = seen | (std::uint64_t{what} << kRequestsShift) | noted;
       Requested result{Outcome::kNoted, 0};
       if (view.state() == FiberState::kParked && (view.accepts() & what) != 0) {
         if (!view.in_ring()) {

@@ -202,11 +202,12 @@ absl::Status Group::join() {
   if (self->group == this) {
     return absl::FailedPreconditionError("join: a fiber cannot wait for the group that it belongs to");
   }
-  if (wait_empty(kCancel)) return report();
-  if (maker_ != self) return status_of(interruption(*self));
+  const bool all_ended = wait_empty(kCancel);
+  if (maker_ != self) return all_ended ? report() : status_of(report_interruption(*self));
 
-  // A scope: only what was asked from outside its own level is reported.
-  const Interruption outer = interruption_from(cover_.outer(), *self);
+  // A scope: only what was asked from outside its own level is reported. That comes first even when all
+  // have ended by now: it may be why they have.
+  const Interruption outer = report_interruption_from(cover_.outer(), *self);
   if (outer != Interruption::kNone) cancel(outer);
   wait_until_empty();
   absl::Status status = report();

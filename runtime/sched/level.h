@@ -50,7 +50,8 @@ class Level {
                                            std::memory_order_acq_rel, std::memory_order_relaxed);
   }
   Interruption raised() const {
-    return static_cast<Interruption>(raised_.load(std::memory_order_acquire));  // [level] see raise()
+    return static_cast<Interruption>(
+        raised_.load(std::memory_order_acquire));  // [level] see raise()
   }
   // Takes the flag back (a Timeout that is restarted). Call from: under the level's lock.
   void lower() { raised_.store(0, std::memory_order_relaxed); }  // relaxed: the lock orders it
@@ -76,9 +77,8 @@ Interruption interruption(const FiberBlock& fiber);
 
 // The same for a wait that reports it: a Timeout that was reported stays expired.
 Interruption report_interruption(const FiberBlock& fiber);
-
 // The same, but only from `innermost` outwards. Call from: the fiber whose levels they are.
-Interruption interruption_from(const Level* innermost, const FiberBlock& fiber);
+Interruption report_interruption_from(Level* innermost, const FiberBlock& fiber);
 
 // Takes the fiber's cancel bit back and asks again if a level that is left still wants it.
 // Call from: the fiber, after a level was left or lowered.

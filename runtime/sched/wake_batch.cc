@@ -20,6 +20,8 @@ void WakeBatch::request(FiberBlock& fiber, Request what) {
   keep(fiber, fiber.claim.request(what));
 }
 
+void WakeBatch::request_end(FiberBlock& fiber) { keep(fiber, fiber.claim.request_end()); }
+
 void WakeBatch::request_of(FiberBlock& fiber, Request what, unsigned runtime) {
   keep(fiber, fiber.claim.request_of(what, runtime));
 }

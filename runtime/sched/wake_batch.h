@@ -30,6 +30,8 @@ class WakeBatch {
 
   // Asks something of a fiber and keeps what follows from it.
   void request(FiberBlock& fiber, Request what);
+  // The same for the fiber as a whole: what its own handle asks.
+  void request_end(FiberBlock& fiber);
 
   // The same for a block that may have been given to another fiber by now; see ClaimWord.
   void request_of(FiberBlock& fiber, Request what, unsigned runtime);
