@@ -63,10 +63,8 @@ class Fiber {
   [[nodiscard]] Joined<T> join() {
     absl::Status waited = handle_.wait();
     if (!waited.ok()) return waited;
-    auto& result = *static_cast<Joined<T>*>(handle_.result());
-    Joined<T> value = std::move(result);
-    handle_.drop();
-    return value;
+    const Fiber ended = std::move(*this);  // dropped even when the exception comes out
+    return std::move(*static_cast<Joined<T>*>(ended.handle_.result()));
   }
 
   // Waits for the end alone; any number of waiters. Call from: any thread. Parks.
