@@ -159,17 +159,6 @@ struct Descriptor {
   }
 };
 
-// Runs on a fiber: waits for the body, then says so to the thread in wait_for_events().
-void report_end(Fiber<absl::Status>& body, int ended_fd) {
-  while (!body.wait().ok()) {
-    // A cancellation of ours: the body still has to end.
-    if (body.done()) break;
-    this_fiber::yield();
-  }
-  const std::uint64_t one = 1;
-  if (write(ended_fd, &one, sizeof one) < 0) std::perror("weft: eventfd");
-}
-
 // Returns when the body has ended; drains at the first signal, cancels at the second or when the time
 // to drain is over, and gives up when the time to end is.
 void supervise(sched::Core& core, int ended_fd, int signals_fd) {
@@ -197,7 +186,13 @@ void supervise(sched::Core& core, int ended_fd, int signals_fd) {
 
 }  // namespace
 
-int run_body(Options options, const std::function<Fiber<absl::Status>(Runtime&)>& spawn_body,
+EndSignal::~EndSignal() {
+  const std::uint64_t one = 1;
+  if (eventfd_ >= 0 && write(eventfd_, &one, sizeof one) < 0) std::perror("weft: eventfd");
+}
+
+int run_body(Options options,
+             const std::function<Fiber<absl::Status>(Runtime&, EndSignal)>& spawn_body,
              const std::function<int(const absl::Status&)>& exit_code) {
   const bool handle_signals = options.handle_signals;
   absl::StatusOr<std::unique_ptr<Runtime>> runtime = Runtime::start(std::move(options));
@@ -216,11 +211,10 @@ int run_body(Options options, const std::function<Fiber<absl::Status>(Runtime&)>
   std::optional<SignalHandlers> handlers;
   if (handle_signals) handlers.emplace();
 
-  Fiber<absl::Status> body = spawn_body(**runtime);
-  (*runtime)->root().spawn([&body, fd = ended.fd] { report_end(body, fd); }, {.name = "run"});
+  Fiber<absl::Status> body = spawn_body(**runtime, EndSignal(ended.fd));
   sched::Core& core = *sched::core_of(**runtime);
   supervise(core, ended.fd, signals.fd);
-  absl::Status status = body.join();
+  absl::Status status = body.join();  // its closure has ended: it is about to
   if (!status.ok()) std::fprintf(stderr, "weft: %s\n", status.ToString().c_str());
   const int code = exit_code(status);
   runtime->reset();  // drains, cancels, and gives up on what does not end

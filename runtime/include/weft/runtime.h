@@ -112,8 +112,22 @@ bool draining();
 
 namespace internal {
 
+// Tells the thread in run() of its end. Part of the body's closure, which ends even if no stack can be
+// had for it.
+class EndSignal {
+ public:
+  explicit EndSignal(int eventfd) : eventfd_(eventfd) {}
+  EndSignal(EndSignal&& other) noexcept : eventfd_(std::exchange(other.eventfd_, -1)) {}
+  ~EndSignal();
+  EndSignal& operator=(EndSignal&&) = delete;
+
+ private:
+  int eventfd_;
+};
+
 // The signal and shutdown side of run(): starts a runtime, calls spawn_body with it, waits, stops.
-int run_body(Options options, const std::function<Fiber<absl::Status>(Runtime&)>& spawn_body,
+int run_body(Options options,
+             const std::function<Fiber<absl::Status>(Runtime&, EndSignal)>& spawn_body,
              const std::function<int(const absl::Status&)>& exit_code);
 
 }  // namespace internal
@@ -138,8 +152,9 @@ int run(F&& body, Options options = {}) {
   };
   return internal::run_body(
       std::move(options),
-      [&as_status](Runtime& runtime) {
-        return runtime.root().spawn([&as_status] { return as_status(); }, {.name = "main"});
+      [&as_status](Runtime& runtime, internal::EndSignal end) {
+        return runtime.root().spawn([&as_status, end = std::move(end)] { return as_status(); },
+                                    {.name = "main"});
       },
       [&number](const absl::Status& status) { return status.ok() ? number : 1; });
 }
