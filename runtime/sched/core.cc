@@ -224,8 +224,8 @@ std::uint64_t Core::live() const {
   // Ends before starts: each fiber's start was counted before its end, so equal sums mean that at the
   // moment between the two passes nobody was alive.
   std::uint64_t ended = 0;
-  std::uint64_t spawned = spawned_outside_.load(std::memory_order_acquire);
   for (auto& worker : workers_) ended += worker->counters.ended.load(std::memory_order_acquire);
+  std::uint64_t spawned = spawned_outside_.load(std::memory_order_acquire);
   for (auto& worker : workers_) spawned += worker->counters.spawned.load(std::memory_order_acquire);
   return spawned - ended;
 }
