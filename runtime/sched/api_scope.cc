@@ -56,7 +56,8 @@ FiberGroup::FiberGroup(ScopeOptions options, Site) {
 FiberGroup::FiberGroup(Runtime& runtime, ScopeOptions options, Site) {
   sched::Core* core = sched::core_of(runtime);
   WEFT_CHECK(core != nullptr, "a FiberGroup of a runtime that has been stopped");
-  ::new (state_) sched::Group(core, &core->all(), group_options(options));
+  auto* group = ::new (state_) sched::Group(core, &core->all(), group_options(options));
+  apply_timeout(*group, options.timeout);
 }
 
 FiberGroup::FiberGroup(Root, sched::Core& core) {

@@ -209,6 +209,14 @@ void Core::send_message(FiberBlock& fiber, int worker) {
   idle_.reach(ringer, worker);
 }
 
+void Core::arm_outside(Timer& timer, std::int64_t deadline_ns, std::int64_t now_ns) {
+  visitors_.fetch_add(1, std::memory_order_acq_rel);
+  worker(0).timers().arm_outside(timer, deadline_ns, now_ns);
+  Ringer ringer{*this};
+  idle_.reach(ringer, 0);
+  visitors_.fetch_sub(1, std::memory_order_release);
+}
+
 // ---- The end
 
 void Core::drain() {

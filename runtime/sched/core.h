@@ -76,6 +76,8 @@ class Core {
   // To the inbox of one worker, which is made to look. Call from: any thread. Never parks.
   void send_ready(FiberBlock& fiber, int worker);
   void send_message(FiberBlock& fiber, int worker);
+  // Arms a timer on some worker. Call from: any thread. Never parks.
+  void arm_outside(Timer& timer, std::int64_t deadline_ns, std::int64_t now_ns);
 
   // ---- The end
   // Sets the draining flag and asks every fiber of this runtime. Call from: any thread. Never parks.

@@ -66,7 +66,12 @@ void Group::cover(FiberBlock& maker) {
 }
 
 void Group::set_deadline(std::int64_t deadline_ns, std::int64_t now_ns) {
-  current_worker()->timers().arm(deadline_, deadline_ns, now_ns);
+  Worker* worker = current_worker();
+  if (worker != nullptr && &worker->core() == core_) {
+    worker->timers().arm(deadline_, deadline_ns, now_ns);
+  } else {
+    core_->arm_outside(deadline_, deadline_ns, now_ns);
+  }
 }
 
 void Group::on_deadline(Timer& timer, std::int64_t, WakeBatch& batch) {
@@ -92,6 +97,7 @@ void Group::orphan_subgroups() {
   while (Group* subgroup = subgroups_.pop_front()) {
     subgroup->parent_ = nullptr;
     subgroup->core_ = nullptr;
+    subgroup->deadline_.home = nullptr;  // gone with its worker
   }
   word_.unlock(state);
 }

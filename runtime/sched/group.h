@@ -66,7 +66,7 @@ class Group {
 
   // Makes this a Scope: cancellation also covers the waits of the calling fiber.
   void cover(FiberBlock& maker);
-  // A deadline for all fibers and covered waits. Call from: a fiber or worker.
+  // A deadline for all fibers and covered waits. Call from: any thread.
   void set_deadline(std::int64_t deadline_ns, std::int64_t now_ns);
 
   // Takes a fiber in; a cancelled group asks it at once to end. Call from: any thread. Never parks.

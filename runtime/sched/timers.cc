@@ -28,6 +28,14 @@ void Timers::arm(Timer& timer, std::int64_t deadline_ns, std::int64_t now_ns) {
   arm_and(timer, deadline_ns, now_ns, [] { return true; });
 }
 
+void Timers::arm_outside(Timer& timer, std::int64_t deadline_ns, std::int64_t now_ns) {
+  std::lock_guard hold(lock_);
+  timer.home = this;
+  insert(timer, deadline_ns, now_ns);
+  // seq_cst [sleep]: an RMW, before the caller looks whether the worker sleeps.
+  earliest_.exchange(wheel_.earliest(), std::memory_order_seq_cst);
+}
+
 void Timers::fire_due(std::int64_t now_ns, WakeBatch& batch) {
   if (earliest() > now_ns) return;
   std::lock_guard hold(lock_);

@@ -44,6 +44,9 @@ class Timers {
   // Requires: `timer` is not armed. Call from: the worker that owns this, or a fiber on it.
   void arm(Timer& timer, std::int64_t deadline_ns, std::int64_t now_ns);
 
+  // As arm(), from a thread that must then make the worker look. Call from: any thread.
+  void arm_outside(Timer& timer, std::int64_t deadline_ns, std::int64_t now_ns);
+
   // As arm(), but calls `commit()` before the lock is given back; if that says false, takes the timer
   // back. For a wait that is the timer: nobody can fire it before the fiber is parked.
   template <class Commit>
@@ -61,7 +64,8 @@ class Timers {
 
   // The earliest deadline, kNever when none is armed; a hint unless the caller is the owner.
   std::int64_t earliest() const {
-    return earliest_.load(std::memory_order_relaxed);  // relaxed: fire_due() looks again, locked
+    // seq_cst [sleep]: one of the things that a sleeper looks at again; pairs with arm_outside().
+    return earliest_.load(std::memory_order_seq_cst);
   }
 
   // Calls change() under the lock, then again sees what is earliest.
@@ -78,7 +82,8 @@ class Timers {
 
  private:
   void publish() {
-    earliest_.store(wheel_.earliest(), std::memory_order_relaxed);  // relaxed: see earliest()
+    earliest_.store(wheel_.earliest(),
+                    std::memory_order_relaxed);  // relaxed: the owner's, or later than it was
   }
 
   const std::int64_t slack_ns_;
