@@ -15,6 +15,7 @@
 #include "runtime/base/check.h"
 #include "runtime/os/clock.h"
 #include "runtime/sched/core.h"
+#include "runtime/sched/process.h"
 #include "runtime/sched/status.h"
 #include "runtime/sched/worker.h"
 
@@ -65,6 +66,10 @@ void Runtime::drain() { state_->core->drain(); }
 
 absl::Status Runtime::stop() {
   if (state_->core == nullptr) return absl::OkStatus();
+  if (sched::is_exiting()) {
+    static_cast<void>(state_->core.release());  // its workers stand on it until the process is gone
+    return absl::OkStatus();
+  }
   sched::Core& core = *state_->core;
   const sched::Worker* worker = sched::current_worker();
   if (worker != nullptr && &worker->core() == &core) {

@@ -76,6 +76,7 @@ FiberGroup::FiberGroup(Lexical, ScopeOptions options, Site) {
 }
 
 FiberGroup::~FiberGroup() noexcept(false) {
+  if (sched::is_exiting()) return;
   sched::Group& group = group_in(state_);
   if (group.size() != 0) {
     group.cancel();

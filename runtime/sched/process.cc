@@ -16,6 +16,7 @@ namespace weft::sched {
 namespace {
 
 base::Atomic<bool> forked{false};
+base::Atomic<bool> exiting{false};
 
 // The child has one thread, the one that called fork, and no worker whatever that thread was.
 void after_fork_in_child() {
@@ -32,6 +33,8 @@ void hold_at_exit(int status, void*) {
   });
   // A fiber that computes on would run into destroyed statics.
   if (!all_held) _exit(status);
+  exiting.store(true,
+                std::memory_order_release);  // release: the workers are held; see is_exiting()
 }
 
 }  // namespace
@@ -45,5 +48,9 @@ void prepare_process() {
 }
 
 bool is_forked_child() { return forked.load(std::memory_order_relaxed); }  // relaxed: as above
+
+bool is_exiting() {
+  return exiting.load(std::memory_order_acquire);
+}  // acquire: see hold_at_exit()
 
 }  // namespace weft::sched

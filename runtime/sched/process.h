@@ -17,4 +17,8 @@ void prepare_process();
 
 bool is_forked_child();
 
+// True once exit() holds the workers: no fiber runs any more, so nothing may wait for one. A runtime or a
+// group that is a static object is left as it is. Call from: any thread.
+bool is_exiting();
+
 }  // namespace weft::sched
