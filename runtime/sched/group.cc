@@ -60,9 +60,11 @@ std::exception_ptr Group::take_unseen_exception() {
 }
 
 void Group::cover(FiberBlock& maker) {
-  maker_ = &maker;
   cover_.enter(maker, this);
+  const std::uint64_t state = word_.lock();  // we are in the parent's list: it may be cancelling
+  maker_ = &maker;
   if (is_cancelled()) maker.claim.request(kCancel);
+  word_.unlock(state);
 }
 
 void Group::set_deadline(std::int64_t deadline_ns, std::int64_t now_ns) {
