@@ -1,0 +1,189 @@
+// Nobody starves and nothing is woken for nothing: a blocked worker's fibers, a pair that keeps waking each
+// other, and an idle process. Judged in turns and counts, never by the clock.
+
+#include <weft/fiber.h>
+#include <weft/runtime.h>
+#include <weft/scope.h>
+#include <weft/time.h>
+
+#include <algorithm>
+#include <atomic>
+#include <memory>
+#include <vector>
+
+#include <poll.h>
+#include <sched.h>
+
+#include <catch2/catch.hpp>
+
+#include "runtime/sched/core.h"
+#include "runtime/sched/worker.h"
+#include "tests/support/baton.h"
+#include "tests/support/on_fiber.h"
+#include "tests/support/watchdog.h"
+
+using namespace weft;
+using test::on_fiber;
+
+TEST_CASE("scheduler: what a blocked worker holds runs on the other one", "[scheduler][C6]") {
+  constexpr int kOthers = 1000;
+  std::atomic<int> ran{0};
+  std::atomic<int> on_the_blocked{0};
+  std::atomic<bool> slot_ran{false};
+  on_fiber({.workers = 2}, [&] {
+    sched::Core& core = sched::Core::of(*sched::current_fiber());
+    test::Watchdog watchdog([&] { return static_cast<std::uint64_t>(ran.load()); },
+                            [&core] { return core.dump_fibers(); });
+    std::atomic<bool> parked{false};
+    test::Baton baton;
+    Scope scope;
+    scope.spawn([&] {
+      parked = true;
+      baton.take();
+      ++ran;
+      slot_ran = true;
+    });
+    test::yield_until([&] { return parked.load(); });
+    for (int turns = 0; turns < 10; ++turns) this_fiber::yield();
+    const long blocked = test::kernel_thread();
+    for (int i = 1; i < kOthers; ++i) {
+      scope.spawn([&, blocked] {
+        on_the_blocked += test::kernel_thread() == blocked ? 1 : 0;
+        ++ran;
+      });
+    }
+    baton.pass();  // into this worker's next-slot
+    // Blocks the kernel thread, not the fiber: nothing here gives the worker back.
+    while (ran != kOthers) sched_yield();
+    static_cast<void>(scope.join());
+  });
+  CHECK(ran == kOthers);
+  CHECK(slot_ran);
+  CHECK(on_the_blocked == 0);
+}
+
+TEST_CASE("scheduler: timers of a blocked worker fire on the other one", "[scheduler][C6]") {
+  std::atomic<int> woken{0};
+  on_fiber({.workers = 2}, [&] {
+    Scope scope;
+    std::atomic<int> asleep{0};
+    for (int i = 0; i < 20; ++i) {
+      scope.spawn([&] {
+        ++asleep;
+        woken += sleep_for(absl::Milliseconds(20)).ok() ? 1 : 0;
+      });
+    }
+    test::yield_until([&] { return asleep == 20; });
+    while (woken != 20) sched_yield();
+    static_cast<void>(scope.join());
+  });
+  CHECK(woken == 20);
+}
+
+TEST_CASE("scheduler: a pair that wakes each other leaves room for bystanders", "[scheduler][C7]") {
+  constexpr int kBystanders = 100;
+  constexpr int kHandOvers = 200'000;
+  // The pair may go first 32 times in a row; then one of the others has its turn.
+  constexpr long kPairTurnsMax = 64;
+  std::atomic<long> hand_overs{0};
+  std::vector<long> gaps(kBystanders, 0);
+  std::vector<long> runs(kBystanders, 0);
+  std::atomic<long> longest_run{0};
+  on_fiber({.workers = 1}, [&] {
+    test::Baton ping;
+    test::Baton pong;
+    std::atomic<bool> over{false};
+    std::atomic<long> since_bystander{0};
+    Scope scope;
+    for (std::size_t i = 0; i < kBystanders; ++i) {
+      scope.spawn([&, i] {
+        long last = hand_overs;
+        while (!over) {
+          const long now = hand_overs;
+          gaps[i] = std::max(gaps[i], now - last);
+          last = now;
+          ++runs[i];
+          since_bystander = 0;
+          this_fiber::yield();
+        }
+      });
+    }
+    scope.spawn([&] {
+      for (int i = 0; i < kHandOvers; ++i) {
+        ping.take();
+        pong.pass();
+      }
+    });
+    scope.spawn([&] {
+      for (int i = 0; i < kHandOvers; ++i) {
+        ++hand_overs;
+        longest_run = std::max(longest_run.load(), ++since_bystander);
+        ping.pass();
+        pong.take();
+      }
+      over = true;
+    });
+    static_cast<void>(scope.join());
+  });
+  CHECK(hand_overs == kHandOvers);
+  CHECK(longest_run <= kPairTurnsMax);
+  CHECK(*std::max_element(gaps.begin(), gaps.end()) <= kPairTurnsMax * kBystanders);
+  CHECK(*std::min_element(runs.begin(), runs.end()) > kHandOvers / (kPairTurnsMax * kBystanders));
+}
+
+TEST_CASE("scheduler: a lone fiber that yields does not keep timers from firing",
+          "[scheduler][C7]") {
+  bool woken = false;
+  on_fiber({.workers = 1}, [&] {
+    std::atomic<bool> over{false};
+    Scope scope;
+    scope.spawn([&] {
+      woken = sleep_for(absl::Milliseconds(1)).ok();
+      over = true;
+    });
+    test::yield_until([&] { return over.load(); });
+    static_cast<void>(scope.join());
+  });
+  CHECK(woken);
+}
+
+TEST_CASE("scheduler: an idle process has no wake-ups", "[scheduler][C10]") {
+  const int workers = GENERATE(1, 2, 4);
+  auto started = Runtime::start({.workers = workers, .handle_signals = false});
+  REQUIRE(started.ok());
+  Runtime& runtime = **started;
+  // Load of every kind, timers included, that is over afterwards.
+  const absl::Status loaded = runtime.block_on([] {
+    Scope scope;
+    for (int i = 0; i < 500; ++i) {
+      scope.spawn([i] {
+        Timeout timeout(absl::Hours(1));
+        for (int turns = i % 7; turns > 0; --turns) this_fiber::yield();
+        return sleep_for(absl::Microseconds(10 * (i % 50)));
+      });
+    }
+    return scope.join();
+  });
+  CHECK(loaded.ok());
+
+  // One fiber that is parked for ever does not make the process busy.
+  auto parked = runtime.root().spawn([] { static_cast<void>(test::park_until_interrupted()); });
+  const auto wait_ms = [](int ms) { static_cast<void>(poll(nullptr, 0, ms)); };
+  Metrics before = runtime.metrics();
+  for (int looks = 0; looks < 100; ++looks) {
+    wait_ms(50);
+    const Metrics now = runtime.metrics();
+    const bool settled = now.sleeps == before.sleeps && now.switches == before.switches;
+    before = now;
+    if (settled) break;
+  }
+  wait_ms(1'100);
+  const Metrics after = runtime.metrics();
+  CHECK(after.sleeps == before.sleeps);
+  CHECK(after.kernel_entries == before.kernel_entries);
+  CHECK(after.switches == before.switches);
+  CHECK(after.fibers == 1);
+  parked.cancel();
+  CHECK(parked.wait().ok());
+  CHECK(runtime.stop().ok());
+}
