@@ -15,6 +15,7 @@
 //   7  ReadyQueue::steal     takes one more than half: beyond the tail          [slot]
 //   8  SlotArray::grow       publishes the new array with a relaxed store       [grow]
 //   9  Inbox::push           replaces the head by a store instead of a CAS      [message]
+//  10  WakeBatch::request    takes no reference for a message                  [claim]
 //  11  ClaimWord::park       does not look for a request before it parks        [claim]
 //  12  ClaimWord::claim      does not compare the epoch of the wait             [claim]
 //  13  ClaimWord::start..    changes the state by a store: loses a request      [claim]

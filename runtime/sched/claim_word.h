@@ -186,11 +186,16 @@ class ClaimWord {
     while (true) {
       const View view{seen};
       const bool waits = view.state() == FiberState::kParked && view.in_ring() && view.interrupted();
-      if (waits && view.ring() != ring) return {Message::kForward, view.ring()};
+      const bool here = waits && view.ring() == ring;
+      if (waits && !here && !base::planted(18)) return {Message::kForward, view.ring()};
+      if constexpr (base::planted(16)) {
+        word_.fetch_and(~kQueuedBit, std::memory_order_acq_rel);
+        return {here ? Message::kCancel : Message::kDrop, ring};
+      }
       // acq_rel: as request(); one CAS, so that no request can slip between the look and the clearing.
       if (word_.compare_exchange_weak(seen, seen & ~kQueuedBit, std::memory_order_acq_rel,
                                       std::memory_order_relaxed)) {
-        return {waits ? Message::kCancel : Message::kDrop, ring};
+        return {here ? Message::kCancel : Message::kDrop, ring};
       }
     }
   }

@@ -1,5 +1,6 @@
 #include "runtime/sched/wake_batch.h"
 
+#include "runtime/base/plant.h"
 #include "runtime/sched/core.h"
 #include "runtime/sched/foreign_waiter.h"
 #include "runtime/sched/worker.h"
@@ -26,7 +27,7 @@ void WakeBatch::request(FiberBlock& fiber, Request what) {
       break;
     case ClaimWord::Outcome::kMessage:
       // relaxed: whoever called us keeps the block alive until this reference does.
-      fiber.references.fetch_add(1, std::memory_order_relaxed);
+      if (!base::planted(10)) fiber.references.fetch_add(1, std::memory_order_relaxed);
       messages_.push(&fiber);
       break;
   }
