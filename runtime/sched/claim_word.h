@@ -104,7 +104,7 @@ class ClaimWord {
   [[nodiscard]] bool free() {
     // acquire: pairs with receive(), which may have let the block go just now.
     std::uint64_t seen = word_.load(std::memory_order_acquire);
-    while (View{seen}.queued()) {
+    while (View{seen}.queued() && !base::planted(10)) {
       const std::uint64_t kept = kEpochMask | kRuntimeMask | kQueuedBit;
       // acq_rel: the receiver sees the fiber's end. [claim]
       if (word_.compare_exchange_weak(seen, seen & kept, std::memory_order_acq_rel,
@@ -193,11 +193,16 @@ class ClaimWord {
       const View view{seen};
       const bool ended = view.state() == FiberState::kFree;
       const bool waits = view.state() == FiberState::kParked && view.in_ring() && view.interrupted();
-      if (waits && view.ring() != ring) return {Message::kForward, view.ring()};
+      const bool here = waits && view.ring() == ring;
+      if (waits && !here && !base::planted(18)) return {Message::kForward, view.ring()};
+      if constexpr (base::planted(16)) {
+        word_.fetch_and(~kQueuedBit, std::memory_order_acq_rel);
+        return {here ? Message::kCancel : Message::kDrop, ring};
+      }
       // acq_rel: as request(); one CAS, so that no request can slip between the look and the clearing.
       if (word_.compare_exchange_weak(seen, seen & ~kQueuedBit, std::memory_order_acq_rel,
                                       std::memory_order_relaxed)) {
-        return {ended ? Message::kRelease : waits ? Message::kCancel : Message::kDrop, ring};
+        return {ended ? Message::kRelease : here ? Message::kCancel : Message::kDrop, ring};
       }
     }
   }

@@ -32,7 +32,11 @@ bool wait(ObjectWord& word, std::uint64_t state, WaitNode& node, unsigned accept
   WaitList waiting(ObjectWord::waiters(state));
   waiting.push_back(node);
   ObjectPark park{&word, ObjectWord::with_waiters(state, waiting.first()), accepts};
-  Worker::leave(&commit_wait, &park);
+  if constexpr (base::planted(15)) {
+    if (ObjectPark::finish(park, *self)) Worker::leave([](Worker&, FiberBlock&, void*) {}, nullptr);
+  } else {
+    Worker::leave(&commit_wait, &park);
+  }
   if (node.claimed) return true;
 
   // Nobody chose us, and from now on nobody can: a waker that finds our node skips it. It may have

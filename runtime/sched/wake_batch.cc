@@ -1,5 +1,6 @@
 #include "runtime/sched/wake_batch.h"
 
+#include "runtime/base/plant.h"
 #include "runtime/sched/core.h"
 #include "runtime/sched/foreign_waiter.h"
 #include "runtime/sched/worker.h"

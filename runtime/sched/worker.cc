@@ -11,6 +11,7 @@
 #include "runtime/os/clock.h"
 #include "runtime/sched/core.h"
 #include "runtime/sched/fiber_life.h"
+#include "runtime/sched/operation_wait.h"
 #include "runtime/sched/park.h"
 #include "runtime/sched/status.h"
 #include "runtime/sched/uring_driver.h"
@@ -116,18 +117,10 @@ int Worker::perform(Operation& operation, unsigned accepts) {
   return operation.result;
 }
 
-// The operation waits in the batch, or, if that overflowed, is in the kernel already.
-void Worker::commit_operation(Worker& worker, FiberBlock& fiber, void* argument) {
-  auto& operation = *static_cast<Operation*>(argument);
-  const auto ring = static_cast<unsigned>(worker.index_);
-  const unsigned accepts = operation.accepts;
-  if (fiber.claim.park_in_ring(accepts, ring)) return;
-  // Something was asked in the meantime.
-  if (worker.driver_->withdraw(operation)) {
-    operation.result = -ECANCELED;
+void Worker::commit_operation(Worker& worker, FiberBlock& fiber, void* operation) {
+  if (!park_on_operation(*static_cast<Operation*>(operation), fiber, *worker.driver_,
+                         static_cast<unsigned>(worker.index_))) {
     worker.push_ready(fiber);
-  } else if (fiber.claim.park_in_ring_regardless(accepts, ring)) {
-    worker.driver_->cancel(operation);
   }
 }
 
@@ -363,19 +356,12 @@ void Worker::take_in(WakeBatch& batch) {
 void Worker::handle_messages(WakeBatch&) {
   auto messages = messages_.take_all();
   while (FiberBlock* fiber = messages.pop()) {
-    const ClaimWord::Received received = fiber->claim.receive(static_cast<unsigned>(index_));
-    switch (received.message) {
-      case ClaimWord::Message::kForward:
-        core_.send_message(*fiber, static_cast<int>(received.ring));
-        break;
-      case ClaimWord::Message::kCancel:
-        driver_->cancel(*fiber->frame->operation);
-        break;
-      case ClaimWord::Message::kRelease:
-        BlockCache::release(fiber, blocks_);
-        break;
-      case ClaimWord::Message::kDrop:
-        break;
+    const ClaimWord::Received received =
+        receive_message(*fiber, *driver_, static_cast<unsigned>(index_));
+    if (received.message == ClaimWord::Message::kForward) {
+      core_.send_message(*fiber, static_cast<int>(received.ring));
+    } else if (received.message == ClaimWord::Message::kRelease) {
+      BlockCache::release(fiber, blocks_);
     }
   }
 }

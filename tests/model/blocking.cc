@@ -70,7 +70,10 @@ void Semaphore::wait() {
 void internal::block_until(bool (*predicate)(void*), void* context) {
   Execution& execution = current_execution();
   execution.step(nullptr);
-  execution.sleep_until(predicate, context);
+  // Between the moment at which it held and our turn somebody else may have run.
+  do {
+    execution.sleep_until(predicate, context);
+  } while (!execution.holds(predicate, context));
 }
 
 void wait_until_quiet() { current_execution().sleep_until_quiet(); }

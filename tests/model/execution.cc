@@ -221,17 +221,23 @@ void Execution::end_thread() {
 }
 
 void Execution::wake_satisfied() {
-  hooks.exploring = false;  // the predicates look at atomics, and must not switch
-  const bool tracing = std::exchange(hooks.tracing, false);
   for (int i = 0; i < count_; ++i) {
     Thread& thread = *threads_[static_cast<std::size_t>(i)];
     const std::uint32_t bit = std::uint32_t{1} << i;
-    if ((on_predicate_ & bit) == 0 || !thread.predicate(thread.context)) continue;
+    if ((on_predicate_ & bit) == 0 || !holds(thread.predicate, thread.context)) continue;
     on_predicate_ &= ~bit;
     runnable_ |= bit;
   }
+}
+
+// Predicates look at atomics, and must not switch.
+bool Execution::holds(bool (*predicate)(void*), void* context) {
+  const bool exploring = std::exchange(hooks.exploring, false);
+  const bool tracing = std::exchange(hooks.tracing, false);
+  const bool result = predicate(context);
   hooks.tracing = tracing;
-  hooks.exploring = true;
+  hooks.exploring = exploring;
+  return result;
 }
 
 void Execution::switch_to(int index) { leave_to(threads_[static_cast<std::size_t>(index)]); }

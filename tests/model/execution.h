@@ -48,12 +48,14 @@ class Execution {
   void run();
 
   // Call from: a model thread.
+  int running_index() const { return current_; }
   void step(const void* address);
   void spin();
   void sleep_on(const void* address, const char* what);
   void wake_sleepers(const void* address);
   void sleep_until(bool (*predicate)(void*), void* context);
   void sleep_until_quiet();
+  bool holds(bool (*predicate)(void*), void* context);
 
   // Call from: a model thread, or the body.
   [[noreturn]] void fail(std::string message);

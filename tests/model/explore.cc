@@ -13,6 +13,8 @@
 namespace weft::model {
 namespace {
 
+constexpr std::uint64_t kSoakFactor = 20;
+
 std::optional<std::uint64_t> number_from_environment(const char* name) {
   const char* text = std::getenv(name);
   if (text == nullptr || *text == 0) return std::nullopt;
@@ -34,6 +36,7 @@ std::optional<Replay> replay_from_environment() {
 
 Options with_environment(Options options) {
   options.seed = number_from_environment("WEFT_SEED").value_or(options.seed);
+  if (std::getenv("WEFT_SOAK") != nullptr) options.schedules *= kSoakFactor;
   if (options.strategy != Strategy::kBounded) {
     options.schedules = number_from_environment("WEFT_SCHEDULES").value_or(options.schedules);
   }
@@ -186,6 +189,8 @@ int choose(int count) {
   }
   return chosen;
 }
+
+int current_thread() { return Execution::current()->running_index(); }
 
 void retire_bytes(const void* address, std::size_t size_bytes, const char* message) {
   Execution::current()->retire(address, size_bytes, message);

@@ -19,8 +19,9 @@
 // It stops the exploration, is run again with a trace, and prints both with the line that replays
 // it. Objects of threads that did not end in a failed schedule are not destroyed.
 //
-// Environment: WEFT_SEED replaces the seed, WEFT_SCHEDULES the number of schedules of the random
-// strategies (soak), and WEFT_REPLAY=NAME:INDEX runs that one schedule of that exploration only.
+// Environment: WEFT_SEED replaces the seed, WEFT_SOAK takes 20 times the schedules, WEFT_SCHEDULES sets
+// the number of those of the random strategies, and WEFT_REPLAY=NAME:INDEX runs that one schedule of
+// that exploration only.
 #pragma once
 
 #include <cstddef>
@@ -91,6 +92,10 @@ void check(bool condition, const char* message);
 // A number in [0, count) that is a part of the schedule: "it may happen that".
 // Call from: a model thread, or the body.
 int choose(int count);
+
+// Which of the schedule's threads calls, by the order in which they were added.
+// Call from: a model thread.
+int current_thread();
 
 // From now on each operation on an atomic inside of `object`, or a wait on it, fails the schedule:
 // its owner may destroy it here. The storage must stay, unused, until the schedule ends.

@@ -197,6 +197,26 @@ TEST_CASE("model: what is retired must not be touched", "[model]") {
   REQUIRE(result.message == "touched after its owner had gone");
 }
 
+TEST_CASE("model: what block_until waited for holds when it returns", "[model]") {
+  const Result result = explore(options("block"), [](Schedule& schedule) {
+    int tokens = 0;
+    for (const char* name : {"first", "second"}) {
+      schedule.add(name, [&] {
+        block_until([&] { return tokens > 0; });
+        check(tokens-- > 0, "another one was faster");
+      });
+    }
+    schedule.add("giver", [&] {
+      for (int i = 0; i < 2; ++i) {
+        block_until([&] { return tokens == 0; });
+        ++tokens;
+      }
+    });
+    schedule.run();
+  });
+  REQUIRE(result.message == "");
+}
+
 TEST_CASE("model: a failed WEFT_CHECK in the code fails the schedule", "[model]") {
   const Result result = explore(options("check"), [](Schedule& schedule) {
     schedule.add("thread", [] { WEFT_CHECK(1 + 1 == 3, "sums"); });

@@ -1,0 +1,152 @@
+// Cancelling operations in rings: ClaimWord, WakeBatch and operation_wait.cc as they ship, two workers
+// with a ring each. No cancel is lost, none hits a later operation, no stack goes while the kernel has
+// an operation on it, no block while a message about it is on its way.
+#include "tests/model/ring.h"
+
+#include <array>
+#include <cerrno>
+#include <cstddef>
+#include <string>
+
+#include <catch2/catch.hpp>
+
+#include "runtime/base/plant.h"
+#include "runtime/base/spin_lock.h"
+#include "runtime/sched/wake_batch.h"
+#include "tests/model/blocking.h"
+#include "tests/model/explore.h"
+#include "tests/model/fibers.h"
+
+namespace weft::model {
+namespace {
+
+using sched::FiberBlock;
+using sched::kCancel;
+using sched::Operation;
+
+// One block with two lives. The first fiber waits for an operation under level 1, another under level 2,
+// and ends; the second one for an operation under level 3. Whoever cancels a level may or may not come.
+class TwoLives {
+ public:
+  TwoLives(Schedule& schedule, int levels_in_first_life)
+      : first_life_(levels_in_first_life), fibers_(schedule, 2) {
+    schedule.name(lock_, "levels");
+    fibers_.set_driver(0, rings_[0]);
+    fibers_.set_driver(1, rings_[1]);
+    fiber_ = &fibers_.add("fiber", [this] { live(); });
+    fibers_.set_freed([this](FiberBlock& block) {
+      if (++lives_ == 1) fibers_.restart(block);
+    });
+    for (int level = 1; level <= first_life_ + 1; ++level) {
+      will_[index(level)] = choose(2) == 1;
+      schedule.add(kCancellers[index(level)], [this, level] { cancel(level); });
+    }
+    for (std::size_t i = 0; i < rings_.size(); ++i) {
+      schedule.add(kKernels[i], [this, i] {
+        while (rings_[i].complete_one([this] { return fibers_.all_ended(); })) {
+        }
+      });
+    }
+  }
+
+ private:
+  static constexpr std::array kCancellers = {"", "canceller 1", "canceller 2", "canceller 3"};
+  static constexpr std::array kKernels = {"kernel 0", "kernel 1"};
+  static constexpr int kNoLevel = 0;
+
+  static std::size_t index(int level) { return static_cast<std::size_t>(level); }
+
+  void live() {
+    if (lives_ == 0) {
+      for (int level = 1; level <= first_life_; ++level) wait_under(level);
+    } else {
+      wait_under(first_life_ + 1);
+    }
+    enter(kNoLevel);
+  }
+
+  // Leaves the level before, enters `level`, and waits there.
+  void wait_under(int level) {
+    enter(level);
+    const bool never = will_[index(level)] && level != 1;
+    Operation operation{.kind = Operation::Kind::kReceive, .length = never ? Ring::kNever : 0};
+    operation.result = -ECANCELED;
+    if (!fiber_->claim.asked(kCancel)) fibers_.perform(operation, kCancel);
+    for (const Ring& ring : rings_) ring.check_forgotten(operation);
+    check(operation.result == Ring::kSuccess || cancelled_[index(level)],
+          "an operation was cancelled for an earlier level");
+  }
+
+  void enter(int level) {
+    lock_.lock();
+    fiber_->claim.withdraw(kCancel);
+    level_ = level;
+    if (level != kNoLevel) passed_ = level - 1;
+    if (level == kNoLevel) ++passed_;
+    lock_.unlock();
+  }
+
+  void cancel(int level) {
+    if (!will_[index(level)]) return;
+    block_until([&] { return level_ == level || passed_ >= level; });
+    sched::WakeBatch batch;
+    lock_.lock();
+    if (level_ == level) {
+      cancelled_[index(level)] = true;
+      batch.request(*fiber_, kCancel);  // the fiber cannot leave its level, and end, meanwhile
+    }
+    lock_.unlock();
+    batch.deliver();
+  }
+
+  const int first_life_;
+  Fibers fibers_;
+  std::array<Ring, 2> rings_;
+  FiberBlock* fiber_ = nullptr;
+  base::SpinLock lock_;  // of all levels
+  int level_ = kNoLevel;
+  int passed_ = 0;  // the last level that was left
+  int lives_ = 0;
+  std::array<bool, 4> will_{};
+  std::array<bool, 4> cancelled_{};
+};
+
+void two_levels_then_reuse(Schedule& schedule) {
+  TwoLives model(schedule, 2);
+  schedule.run();
+}
+
+void one_level_then_reuse(Schedule& schedule) {
+  TwoLives model(schedule, 1);
+  schedule.run();
+}
+
+// Both cases, with `schedules` schedules together. Returns the exploration that failed, or the last; the
+// number of schedules is that of both.
+Result explore_cases(std::uint64_t schedules) {
+  const Result two = explore_all("ring/two levels", schedules / 4, two_levels_then_reuse);
+  if (!two.message.empty()) return two;
+  Result one = explore_all("ring/one level", schedules / 4, one_level_then_reuse);
+  one.schedules += two.schedules;
+  return one;
+}
+
+#ifndef WEFT_PLANT
+
+TEST_CASE("ring: a cancelled operation ends, and no other one", "[claim][B6]") {
+  REQUIRE(explore_cases(500'000).message == "");
+}
+
+#else
+
+TEST_CASE("ring: the planted bug is found", "[claim][B6]") {
+  INFO("plant " << base::kPlant);
+  const Result result = explore_cases(200'000);
+  REQUIRE(result.message != "");
+  REQUIRE(result.schedules < 100'000);
+}
+
+#endif
+
+}  // namespace
+}  // namespace weft::model
