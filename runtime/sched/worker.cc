@@ -59,7 +59,7 @@ void Worker::main() {
   if (runs && index_ == 0) blocks_->prewarm(core_.options().prewarm);
   core_.worker_started(index_, std::move(status));
   if (runs) {
-    hooks_.start();
+    hooks_.start(errno_);
     core_.idle().enter();
     begin_turn();
     weft_loop(this);
@@ -125,6 +125,7 @@ void Worker::commit_operation(Worker& worker, FiberBlock& fiber, void* argument)
   // Something was asked in the meantime.
   if (worker.driver_->withdraw(operation)) {
     operation.result = -ECANCELED;
+    happens_before(&fiber);
     worker.push_ready(fiber);
   } else if (fiber.claim.park_in_ring_regardless(accepts, ring)) {
     worker.driver_->cancel(operation);
@@ -134,7 +135,7 @@ void Worker::commit_operation(Worker& worker, FiberBlock& fiber, void* argument)
 // As leave(), but nothing of the thread's state is kept, and no section is left open for TSan.
 void Worker::exit() {
   Worker* worker = current_worker();
-  FiberBlock* fiber = worker->current_;
+  FiberBlock* fiber = current_fiber();
   {
     WorkerSection section;
     worker->commit_ = &commit_exit;
@@ -157,6 +158,7 @@ void Worker::commit_exit(Worker& worker, FiberBlock& fiber, void*) {
 
 void Worker::make_ready(FiberBlock& fiber) {
   WorkerSection section;
+  happens_before(&fiber);
   if (fiber.pinned && fiber.frame != nullptr) {
     Worker* home = fiber.frame->pinned_to;
     if (home != this) return core_.send_ready(fiber, home->index_);
@@ -306,6 +308,7 @@ bool Worker::bind(FiberBlock& fiber) {
   bind_stack(fiber, *stack, fiber.pinned ? this : nullptr);
   fiber.frame->on_reserve = on_reserve;
   fiber.frame->refusal = refusal;
+  happens_before(&fiber);
   return true;
 }
 
