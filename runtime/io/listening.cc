@@ -71,6 +71,7 @@ int Listening::accept() {
 void Listening::arm() {
   armed_ = true;
   disarming_ = false;
+  sched::WorkerSection section;
   sched::current_worker()->driver().prepare(operation_);
 }
 

@@ -67,6 +67,7 @@ int receive(Socket& socket, MutableBytes buffer, bool ends_on_drain) {
 
 // Nothing else would run, and nothing waits in the batch: the reply had better not wait, either.
 bool sends_directly() {
+  sched::WorkerSection section;
   const sched::Worker* worker = sched::current_worker();
   return worker->nothing_else() && worker->driver().prepared() == 0;
 }

@@ -10,6 +10,7 @@
 #include "runtime/base/check.h"
 #include "runtime/base/spin_lock.h"
 #include "runtime/os/system.h"
+#include "runtime/sched/switch_hooks.h"
 
 namespace weft::sched {
 namespace {
@@ -112,6 +113,7 @@ FiberBlock* BlockCache::allocate(std::size_t storage_bytes, std::size_t extras_b
     block = refill(size_class);
     if (block == nullptr) return nullptr;
   }
+  happens_after(block);
   block->id = next_id_++;
   return block;
 }
@@ -152,6 +154,7 @@ FiberBlock* BlockCache::allocate_shared(std::size_t storage_bytes, std::size_t e
 }
 
 void BlockCache::release(FiberBlock* block, BlockCache* mine) {
+  happens_before(block);
   Slab* slab = Slab::of(block);
   BlockCache* home = slab->home;
   if (home == mine) {

@@ -29,18 +29,24 @@ std::shared_ptr<ChildException>& exception_in(FiberBlock& fiber) {
   return *static_cast<std::shared_ptr<ChildException>*>(fiber_storage(fiber));
 }
 
+// The bits beside it are read by the worker whenever it puts the fiber into a queue.
+void set_ending(FiberBlock& fiber, Ending ending) {
+  WorkerSection section;
+  fiber.ending = static_cast<unsigned>(ending);
+}
+
 // From the moment that the ending is written, under the join word's lock, the result belongs to the
 // handle; if that is gone already, it is ours to destroy, here, where a destructor may park.
 void seal(FiberBlock& fiber, Ending ending) {
   if (ending == Ending::kReturned && fiber.code->destroy_result != nullptr) {
     const std::uint64_t state = fiber.join.lock();
     const bool detached = (state & FiberBlock::kDetached) != 0;
-    if (!detached) fiber.ending = static_cast<unsigned>(ending);
+    if (!detached) set_ending(fiber, ending);
     fiber.join.unlock(state);
     if (detached) fiber.code->destroy_result(fiber_storage(fiber));
     return;
   }
-  fiber.ending = static_cast<unsigned>(ending);
+  set_ending(fiber, ending);
 }
 
 void end_with_error(FiberBlock& fiber, const absl::Status* error) {
@@ -85,9 +91,7 @@ WEFT_AROUND_SWITCH void fiber_entry(void* argument, void* by) {
   StackBounds& own = worker.hooks().own;
   __sanitizer_finish_switch_fiber(nullptr, &own.low, &own.bytes);
 #endif
-#if WEFT_TSAN
-  __tsan_acquire(&fiber);
-#endif
+  happens_after(&fiber);
   worker.clear_thread_state();
   fiber_main(fiber);
 }
@@ -157,6 +161,7 @@ void launch_fiber(FiberBlock& fiber) {
 }
 
 void abandon_fiber(FiberBlock& fiber) {
+  WorkerSection section;
   if (fiber.heap_storage) {
     ::operator delete(fiber_storage(fiber), std::align_val_t(fiber.code->alignment));
   }
@@ -250,16 +255,14 @@ WEFT_AROUND_SWITCH Worker* switch_to_worker(FiberBlock& fiber, Worker& worker) {
                                  own.bytes);
 #endif
 #if WEFT_TSAN
-  __tsan_release(&fiber);
+  happens_before(&fiber);
   __tsan_switch_to_fiber(worker.hooks().tsan_context, __tsan_switch_to_fiber_no_sync);
 #endif
   auto* resumed_by = static_cast<Worker*>(weft_leave(&fiber, &worker));
 #if WEFT_ASAN
   __sanitizer_finish_switch_fiber(frame->asan_fake_stack, nullptr, nullptr);
 #endif
-#if WEFT_TSAN
-  __tsan_acquire(&fiber);
-#endif
+  happens_after(&fiber);
   return resumed_by;
 }
 
@@ -293,6 +296,7 @@ Worker* current_worker() {
 }
 
 FiberBlock* current_fiber() {
+  WorkerSection section;
   Worker* worker = current_worker();
   return worker == nullptr ? nullptr : worker->current();
 }
@@ -309,10 +313,7 @@ extern "C" WEFT_AROUND_SWITCH void* weft_next(void* pointer) {
 #if WEFT_ASAN
     __sanitizer_finish_switch_fiber(worker.hooks().fake_stack, nullptr, nullptr);
 #endif
-#if WEFT_TSAN
-    __tsan_acquire(left);
-#endif
-    static_cast<void>(left);
+    weft::sched::happens_after(left);
   }
 #endif
   weft::sched::FiberBlock* fiber = worker.next();
@@ -324,7 +325,6 @@ extern "C" WEFT_AROUND_SWITCH void* weft_next(void* pointer) {
                                    static_cast<std::size_t>(stack.top - stack.low));
 #endif
 #if WEFT_TSAN
-    __tsan_release(fiber);
     __tsan_switch_to_fiber(fiber->frame->tsan_fiber, __tsan_switch_to_fiber_no_sync);
 #endif
   }

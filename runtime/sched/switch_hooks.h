@@ -6,10 +6,19 @@
 //     entered_fiber(...)                           leaving_worker(...)
 //
 // ASan keeps the bounds of the current stack, and a fake stack per fiber; leaving says where to, entering
-// says that it happened. TSan keeps a clock per fiber. Switching with no_sync makes no fiber wait for
-// another of the same worker, so that their races are found; what does order a fiber with its worker,
-// the switch itself, is said by release and acquire on the fiber's block: never on the worker, or all
-// its fibers would be ordered with each other.
+// says that it happened. TSan keeps a clock per fiber, and one for the worker's own stack.
+//
+// Two fibers that take turns on a worker are not ordered by that: nobody promised them which turn comes
+// first, and what they share they must guard. So their races must be found, and switching says nothing
+// to TSan (no_sync). What does order a fiber is said by happens_before() and happens_after() on its block:
+//
+//   leaving        the fiber -> the worker, which goes on with what the fiber has begun
+//   starting       the worker that binds its stack -> the fiber
+//   waking         the waker -> the fiber; a worker that puts a fiber back itself is one, too
+//   block caches   who frees a block -> who gets it next
+//
+// A worker is never said to release to the fiber that it resumes: it has seen all that its other fibers
+// did, and a fiber that merely yielded would then have seen it as well.
 //
 // Requires: between leaving and entering nothing instrumented runs.
 #pragma once
@@ -29,6 +38,8 @@ void AnnotateIgnoreReadsBegin(const char* file, int line);
 void AnnotateIgnoreReadsEnd(const char* file, int line);
 void AnnotateIgnoreWritesBegin(const char* file, int line);
 void AnnotateIgnoreWritesEnd(const char* file, int line);
+void AnnotateBenignRaceSized(const char* file, int line, const volatile void* address,
+                             std::size_t bytes, const char* why);
 }
 #endif
 
@@ -47,12 +58,27 @@ struct StackBounds {
 #define WEFT_AROUND_SWITCH
 #endif
 
+// What the caller did comes before what happens_after() of the same block is followed by. Atomics that say
+// so themselves need none of this: it is for what one kernel thread does in turn.
+[[gnu::always_inline]] inline void happens_before([[maybe_unused]] void* block) {
+#if WEFT_TSAN
+  __tsan_release(block);
+#endif
+}
+[[gnu::always_inline]] inline void happens_after([[maybe_unused]] void* block) {
+#if WEFT_TSAN
+  __tsan_acquire(block);
+#endif
+}
+
 // What a worker keeps for the sanitizers.
 struct WorkerHooks {
   // Call from: the worker, before its loop.
-  void start() {
+  void start([[maybe_unused]] int* errno_address) {
 #if WEFT_TSAN
     tsan_context = __tsan_get_current_fiber();
+    AnnotateBenignRaceSized(__FILE__, __LINE__, errno_address, sizeof *errno_address,
+                            "each fiber's errno is kept around its switches");
 #endif
   }
 

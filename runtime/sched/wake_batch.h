@@ -11,6 +11,7 @@
 #include "runtime/base/check.h"
 #include "runtime/base/intrusive_list.h"
 #include "runtime/sched/fiber.h"
+#include "runtime/sched/switch_hooks.h"
 #include "runtime/sched/wait_list.h"
 
 namespace weft::sched {
@@ -23,7 +24,10 @@ class WakeBatch {
   ~WakeBatch() { WEFT_DCHECK(empty(), "a batch of wakes was not delivered"); }
 
   // A fiber that the caller has claimed. Call from: any thread.
-  void add(FiberBlock& fiber) { ready_.push(&fiber); }
+  void add(FiberBlock& fiber) {
+    happens_before(&fiber);
+    ready_.push(&fiber);
+  }
 
   // A waiter that the caller has claimed, fiber or foreign thread.
   void add(WaitNode& node);

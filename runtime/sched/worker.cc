@@ -60,7 +60,7 @@ void Worker::main() {
   if (runs && index_ == 0) blocks_->prewarm(core_.options().prewarm);
   core_.worker_started(index_, std::move(status));
   if (runs) {
-    hooks_.start();
+    hooks_.start(errno_);
     core_.idle().enter();
     begin_turn();
     weft_loop(this);
@@ -120,6 +120,7 @@ int Worker::perform(Operation& operation, unsigned accepts) {
 void Worker::commit_operation(Worker& worker, FiberBlock& fiber, void* operation) {
   if (!park_on_operation(*static_cast<Operation*>(operation), fiber, *worker.driver_,
                          static_cast<unsigned>(worker.index_))) {
+    happens_before(&fiber);
     worker.push_ready(fiber);
   }
 }
@@ -127,7 +128,7 @@ void Worker::commit_operation(Worker& worker, FiberBlock& fiber, void* operation
 // As leave(), but nothing of the thread's state is kept, and no section is left open for TSan.
 void Worker::exit() {
   Worker* worker = current_worker();
-  FiberBlock* fiber = worker->current_;
+  FiberBlock* fiber = current_fiber();
   {
     WorkerSection section;
     worker->commit_ = &commit_exit;
@@ -150,6 +151,7 @@ void Worker::commit_exit(Worker& worker, FiberBlock& fiber, void*) {
 
 void Worker::make_ready(FiberBlock& fiber) {
   WorkerSection section;
+  happens_before(&fiber);
   if (fiber.pinned && fiber.frame != nullptr) {
     Worker* home = fiber.frame->pinned_to;
     if (home != this) return core_.send_ready(fiber, home->index_);
@@ -299,6 +301,7 @@ bool Worker::bind(FiberBlock& fiber) {
   bind_stack(fiber, *stack, fiber.pinned ? this : nullptr);
   fiber.frame->on_reserve = on_reserve;
   fiber.frame->refusal = refusal;
+  happens_before(&fiber);
   return true;
 }
 

@@ -139,7 +139,7 @@ template <class F>
 int run(F&& body, Options options = {}) {
   using T = std::invoke_result_t<F>;
   int number = 0;
-  auto as_status = [&body, &number]() -> absl::Status {
+  auto as_status = [&]() -> absl::Status {
     if constexpr (std::is_void_v<T>) {
       body();
       return absl::OkStatus();
