@@ -4,6 +4,7 @@
 #include <utility>
 
 #include <fcntl.h>
+#include <poll.h>
 #include <sys/socket.h>
 
 #include "runtime/os/system.h"
@@ -23,9 +24,10 @@ namespace {
 
 int open_spare() { return os::system::open("/dev/null", O_RDONLY | O_CLOEXEC); }
 
-// Errors of one connection that never came to be: the next one is as good.
+// Errors of one connection that never came to be, for the next one is as good; and the end of the operation
+// that was ours, or its worker's.
 bool is_passing(int error) {
-  return error == -ECONNABORTED || error == -EPROTO || error == -EINTR || error == -EAGAIN ||
+  return error == -ECANCELED || error == -ECONNABORTED || error == -EPROTO || error == -EINTR || error == -EAGAIN ||
          error == -ENETDOWN || error == -EHOSTUNREACH || error == -ENETUNREACH || error == -ETIMEDOUT;
 }
 
@@ -62,9 +64,18 @@ int Listening::accept() {
     WaitNode node;
     // Claimed, the node has the descriptor: it is ours, even if a cancellation came at the same time.
     if (sched::wait(word_, state, node, sched::kCancel | sched::kDrain)) {
-      return static_cast<int>(static_cast<std::int64_t>(node.item));
+      const auto item = static_cast<int>(static_cast<std::int64_t>(node.item));
+      if (item != kArmAgain) return item;
+      arm_again();
     }
   }
+}
+
+// Even when this fiber goes away now: others may wait.
+void Listening::arm_again() {
+  const std::uint64_t state = word_.lock();
+  if (!armed_ && (state & kClosing) == 0) arm();
+  word_.unlock(state);
 }
 
 // Under the lock, on the worker whose ring will have the operation.
@@ -86,17 +97,22 @@ void Listening::arrived(int result, bool more, WakeBatch& batch) {
   std::uint64_t state = word_.lock();
   WaitList waiting(ObjectWord::waiters(state));
   if (!more) armed_ = false;
-  const bool closing = (state & kClosing) != 0;
-  if (result >= 0 || !(closing || disarming_ || is_passing(result))) hand_over(result, waiting, batch);
-  if (closing) {
-    if (!armed_) {
-      while (WaitNode* closer = waiting.claim_first()) batch.add(*closer);
+  if ((state & kClosing) != 0) {
+    // Who waits now waits for the end of the operation, and not for a connection.
+    if (result >= 0) waiting_fds_.push_back(result);
+    while (!armed_ && waiting.first() != nullptr) {
+      if (WaitNode* closer = waiting.claim_first()) batch.add(*closer);
     }
-  } else if (!armed_ && waiting.first() != nullptr) {
-    arm();  // the kernel may end a multishot for reasons of its own
-  } else if (armed_ && !disarming_ && waiting_fds_.size() >= kWaitingMax) {
-    disarming_ = true;
-    sched::current_worker()->driver().cancel(operation_);
+  } else {
+    if (result >= 0 || !is_passing(result)) hand_over(result, waiting, batch);
+    if (!armed_) {
+      // The kernel may end a multishot for reasons of its own, or this worker may be at its end: so it is
+      // armed again where somebody waits.
+      if (waiting.first() != nullptr) hand_over(kArmAgain, waiting, batch);
+    } else if (!disarming_ && waiting_fds_.size() >= kWaitingMax) {
+      disarming_ = true;
+      sched::current_worker()->driver().cancel(operation_);
+    }
   }
   word_.unlock(ObjectWord::with_waiters(state, waiting.first()));  // [accept] the last touch
 }
@@ -107,44 +123,63 @@ void Listening::hand_over(int result, WaitList& waiting, WakeBatch& batch) {
     batch.add(*node);
   } else if (result >= 0) {
     waiting_fds_.push_back(result);
-  } else {
+  } else if (result != kArmAgain) {
     error_ = result;
   }
 }
 
+int Listening::fd() const {
+  const std::uint64_t state = word_.lock();
+  word_.unlock(state);
+  return (state & kClosing) != 0 ? -1 : fd_;
+}
+
+// Under the lock, so that two do not give up the same descriptor, and only while the kernel does not
+// accept by itself: otherwise the client may be gone, and the system call would wait for the next one.
 void Listening::turn_one_away() {
-  if (spare_fd_ < 0) return;
-  os::system::close(spare_fd_);
-  const int fd = os::system::accept(fd_, SOCK_CLOEXEC | SOCK_NONBLOCK);
-  if (fd >= 0) os::system::close(fd);
-  spare_fd_ = open_spare();
+  const std::uint64_t state = word_.lock();
+  if (spare_fd_ < 0) spare_fd_ = open_spare();
+  pollfd client{fd_, POLLIN, 0};
+  if ((state & kClosing) == 0 && !armed_ && spare_fd_ >= 0 && os::system::poll(&client, 1, 0) == 1) {
+    os::system::close(spare_fd_);
+    const int fd = os::system::accept(fd_, SOCK_CLOEXEC);
+    if (fd >= 0) os::system::close(fd);
+    spare_fd_ = open_spare();
+  }
+  word_.unlock(state);
 }
 
 void Listening::close() {
-  if (fd_ < 0) return;
   WakeBatch batch;
-  std::uint64_t state = word_.lock() | kClosing;
+  std::uint64_t state = word_.lock();
+  if ((state & kClosing) != 0) {
+    while ((state & kGone) == 0) state = sched::wait_and_lock(word_, state);
+    word_.unlock(state);
+    return;
+  }
   WaitList waiting(ObjectWord::waiters(state));
   while (WaitNode* node = waiting.claim_first()) {
     node->item = static_cast<std::uint64_t>(std::int64_t{kClosed});
     batch.add(*node);
   }
-  word_.unlock(ObjectWord::with_waiters(state, nullptr));
+  word_.unlock(ObjectWord::with_waiters(state | kClosing, nullptr));
   batch.deliver();
 
   // Ends the armed operation, in whichever ring it is, without a message to that ring's worker.
   os::system::shutdown(fd_, SHUT_RDWR);
   state = word_.lock();
-  if (armed_) {
-    WaitNode node;
-    sched::wait(word_, state, node, 0);
-  } else {
-    word_.unlock(state);
-  }
+  while (armed_) state = sched::wait_and_lock(word_, state);
+  word_.unlock(state);
   for (int fd : waiting_fds_) os::system::close(fd);
   waiting_fds_.clear();
-  os::system::close(std::exchange(fd_, -1));
-  if (spare_fd_ >= 0) os::system::close(std::exchange(spare_fd_, -1));
+  os::system::close(fd_);
+  if (spare_fd_ >= 0) os::system::close(spare_fd_);
+
+  state = word_.lock() | kGone;
+  WaitList closers(ObjectWord::waiters(state));
+  while (WaitNode* node = closers.claim_first()) batch.add(*node);
+  word_.unlock(ObjectWord::with_waiters(state, nullptr));  // the last touch
+  batch.deliver();
 }
 
 }  // namespace weft::io

@@ -7,8 +7,9 @@
 // ring of the worker where that runs; when nobody takes what arrives it is disarmed at kWaitingMax, so
 // that a server at its limit leaves further clients in the kernel's backlog. [accept]
 //
-// Requires: destroyed, or closed, by any thread; nobody accepts afterwards.
-// Promises: no accepted descriptor is lost: it is handed out, or closed by close().
+// Requires: nobody uses it when it is destroyed.
+// Promises: no accepted descriptor is lost: it is handed out, or closed by close(). Several may close: all
+// return when it is closed.
 #pragma once
 
 #include <cstddef>
@@ -40,21 +41,24 @@ class Listening {
   void turn_one_away();
 
   void close();
-  int fd() const { return fd_; }
+  int fd() const;  // -1 from the beginning of a close on
 
  private:
   static constexpr std::uint64_t kClosing = sched::ObjectWord::kFlagA;
+  static constexpr std::uint64_t kGone = sched::ObjectWord::kFlagB;
+  static constexpr int kArmAgain = -10'002;  // told to a waiter: the operation has ended
 
   static void on_completion(sched::Operation& operation, int result, bool more,
                             sched::WakeBatch& batch);
   void arrived(int result, bool more, sched::WakeBatch& batch);
   void hand_over(int result, sched::WaitList& waiting, sched::WakeBatch& batch);
   void arm();
+  void arm_again();
 
-  int fd_;
-  int spare_fd_;
-  sched::ObjectWord word_;  // its pointer: who waits in accept(), or, when closing, in close()
+  const int fd_;  // open until kGone
+  mutable sched::ObjectWord word_;  // its pointer: who waits in accept(), or, when closing, in close()
   // Under the lock:
+  int spare_fd_;
   bool armed_ = false;
   bool disarming_ = false;
   int error_ = 0;  // found by the next accept()

@@ -11,6 +11,8 @@
 #include <exception>
 #include <string>
 
+#include <cxxabi.h>
+
 #include "runtime/os/clock.h"
 #include "runtime/sched/core.h"
 #include "runtime/sched/object_word.h"
@@ -126,6 +128,10 @@ void serve_one(Server& server, TcpStream stream,
     if (!is_ordinary_end(status)) server.errors.add("a connection ended", status.ToString());
   } catch (const std::exception& error) {
     server.errors.add("a handler threw", error.what());
+  } catch (abi::__forced_unwind&) {
+    throw;  // pthread_exit and pthread_cancel must not stop here
+  } catch (...) {
+    server.errors.add("a handler threw", "something that is no std::exception");
   }
   end_gently(stream);
   stream.close();

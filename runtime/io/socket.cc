@@ -27,7 +27,7 @@ bool was_cut_short(int result) {
 int Socket::acquire(Side side) {
   const std::uint64_t state = word_.lock();
   FiberBlock*& user = users_[static_cast<unsigned>(side)];
-  int result = 0;
+  int result = fd_;
   if ((state & kClosing) != 0) {
     result = kClosed;
   } else if (user != nullptr) {
@@ -56,39 +56,61 @@ void Socket::release(Side side) {
 }
 
 int Socket::perform(Side side, sched::Operation& operation, unsigned accepts) {
-  if (int refused = acquire(side); refused != 0) return refused;
-  operation.fd = fd_;
+  const int fd = acquire(side);
+  if (fd <= kClosed) return fd;
+  operation.fd = fd;
   const int result = sched::Worker::perform(operation, accepts | sched::kClose);
   const bool closed = sched::current_fiber()->claim.asked(sched::kClose);
   release(side);
-  return closed && (was_cut_short(result) || result == 0) ? kClosed : result;
+  // An end or an error that the close itself may have made says nothing about the peer.
+  return closed && result <= 0 ? kClosed : result;
+}
+
+// Under the lock: what another one closes meanwhile may not be named by its number any more.
+int Socket::shutdown_sending() {
+  const std::uint64_t state = word_.lock();
+  const int result = fd_ < 0 ? kClosed : os::system::shutdown(fd_, SHUT_WR);
+  word_.unlock(state);
+  return result;
+}
+
+int Socket::fd() const {
+  const std::uint64_t state = word_.lock();
+  const int fd = fd_;
+  word_.unlock(state);
+  return fd;
 }
 
 void Socket::close() {
-  if (fd_ < 0) return;
   WakeBatch batch;
   std::uint64_t state = word_.lock();
-  WEFT_CHECK((state & kClosing) == 0, "a stream was closed by two at the same time");
+  if ((state & kClosing) != 0) {
+    while ((state & kGone) == 0) state = sched::wait_and_lock(word_, state);
+    word_.unlock(state);
+    return;
+  }
+  if (fd_ < 0) return word_.unlock(state);
   state |= kClosing;
+  const int fd = std::exchange(fd_, -1);
   for (FiberBlock* user : users_) {
     WEFT_CHECK(user == nullptr || user != sched::current_fiber(), "a stream was closed in its own use");
     if (user != nullptr) batch.request(*user, sched::kClose);
   }
-  const bool in_use = !idle();
-  word_.unlock(state);
-  if (in_use) {
+  if (!idle()) {
+    word_.unlock(state);
     // The peer hears of it at once, and the operations end by themselves.
-    os::system::shutdown(fd_, SHUT_RDWR);
+    os::system::shutdown(fd, SHUT_RDWR);
     batch.deliver();
     state = word_.lock();
-    if (idle()) {
-      word_.unlock(state);
-    } else {
-      WaitNode node;
-      sched::wait(word_, state, node, 0);
-    }
+    while (!idle()) state = sched::wait_and_lock(word_, state);
   }
-  os::system::close(std::exchange(fd_, -1));
+  word_.unlock(state);
+  os::system::close(fd);
+  state = word_.lock() | kGone;
+  WaitList waiting(ObjectWord::waiters(state));
+  while (WaitNode* node = waiting.claim_first()) batch.add(*node);
+  word_.unlock(ObjectWord::with_waiters(state, nullptr));  // [close] the last touch
+  batch.deliver();
 }
 
 int Socket::take_fd() {

@@ -6,7 +6,8 @@
 //
 // Closing a descriptor under an operation would leave the operation armed on the old file, and let the
 // number be used for the next connection while bytes for the old one are still on their way. So close()
-// marks the socket, asks the fibers that use it to let go, waits until both have, and closes then. [close]
+// marks the socket, asks the fibers that use it to let go, waits until both have, and closes then. Several
+// may close: all return when it is closed. [close]
 #pragma once
 
 #include <array>
@@ -35,12 +36,16 @@ class Socket {
   // was meanwhile and nothing came of the operation. Call from: a fiber. Parks.
   int perform(Side side, sched::Operation& operation, unsigned accepts);
 
-  // Takes the side for a system call that does not block, and gives it back; 0, or as perform().
+  // Takes the side for a system call that does not block; the descriptor, or as perform(). release() gives
+  // it back. Call from: a fiber. Never parks.
   int acquire(Side side);
   void release(Side side);
 
+  // Ends our sending side; 0, a negative errno, or kClosed. Call from: any thread. Never parks.
+  int shutdown_sending();
+
   void close();
-  int fd() const { return fd_; }
+  int fd() const;  // -1 from the beginning of a close on
   // Gives the descriptor away. Requires: nobody uses it.
   int take_fd();
 
@@ -49,12 +54,14 @@ class Socket {
 
  private:
   static constexpr std::uint64_t kClosing = sched::ObjectWord::kFlagA;
+  static constexpr std::uint64_t kGone = sched::ObjectWord::kFlagB;
 
   bool idle() const { return users_[0] == nullptr && users_[1] == nullptr; }
 
+  mutable sched::ObjectWord word_;  // its pointer: who waits in close()
+  // Under the lock:
   int fd_;
-  sched::ObjectWord word_;                            // its pointer: who waits in close()
-  std::array<sched::FiberBlock*, 2> users_{};         // by side, under the lock
+  std::array<sched::FiberBlock*, 2> users_{};  // by side
 };
 
 // Whether a result says that the operation was ended early.

@@ -22,6 +22,7 @@ absl::StatusOr<SocketAddress> SocketAddress::parse(std::string_view text) {
   const std::size_t colon = bracketed ? text.find("]:") + 1 : text.rfind(':');
   if (colon == std::string_view::npos || colon == 0) return bad_address(text, "has no port");
   const std::string host(bracketed ? text.substr(1, colon - 2) : text.substr(0, colon));
+  if (host.find('\0') != std::string::npos) return bad_address(text, "has a zero byte");
   const std::string_view port_text = text.substr(colon + 1);
   std::uint16_t port = 0;
   const auto parsed = std::from_chars(port_text.data(), port_text.data() + port_text.size(), port);

@@ -46,9 +46,10 @@ absl::Status refusal(int result, const char* operation) {
 
 // A read under EndOnDrain while the runtime drains: takes what is there and does not wait for more.
 int receive_now(Socket& socket, MutableBytes buffer) {
-  if (int refused = socket.acquire(Socket::Side::kReading); refused != 0) return refused;
+  const int fd = socket.acquire(Socket::Side::kReading);
+  if (fd <= Socket::kClosed) return fd;
   const auto result = static_cast<int>(
-      os::system::receive(socket.fd(), buffer.data(), buffer.size(), MSG_DONTWAIT));
+      os::system::receive(fd, buffer.data(), buffer.size(), MSG_DONTWAIT));
   socket.release(Socket::Side::kReading);
   return result == -EAGAIN ? -ECANCELED : result;
 }
@@ -73,9 +74,10 @@ bool sends_directly() {
 }
 
 int send_now(Socket& socket, Bytes bytes) {
-  if (int refused = socket.acquire(Socket::Side::kWriting); refused != 0) return refused;
+  const int fd = socket.acquire(Socket::Side::kWriting);
+  if (fd <= Socket::kClosed) return fd;
   const auto result = static_cast<int>(
-      os::system::send(socket.fd(), bytes.data(), bytes.size(), MSG_DONTWAIT | MSG_NOSIGNAL));
+      os::system::send(fd, bytes.data(), bytes.size(), MSG_DONTWAIT | MSG_NOSIGNAL));
   socket.release(Socket::Side::kWriting);
   return result;
 }
@@ -168,7 +170,8 @@ absl::StatusOr<std::size_t> TcpStream::write(Bytes bytes) {
 
 absl::Status TcpStream::shutdown_write() {
   if (socket_ == nullptr) return closed("shutdown_write");
-  const int result = os::system::shutdown(socket_->fd(), SHUT_WR);
+  const int result = socket_->shutdown_sending();
+  if (result == Socket::kClosed) return closed("shutdown_write");
   return result < 0 ? sched::errno_status("shutdown", result) : absl::OkStatus();
 }
 

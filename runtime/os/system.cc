@@ -135,4 +135,8 @@ int open(const char* path, int flags) {
   return static_cast<int>(make(Call::kOpen, SYS_openat, -1, AT_FDCWD, path, flags, 0));
 }
 
+int poll(pollfd* waiting, unsigned count, int timeout_ms) {
+  return static_cast<int>(make(Call::kPoll, SYS_poll, -1, waiting, count, timeout_ms));
+}
+
 }  // namespace weft::os::system

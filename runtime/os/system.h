@@ -13,6 +13,7 @@
 #include <cstddef>
 #include <cstdint>
 
+#include <poll.h>
 #include <signal.h>
 #include <sys/types.h>
 
@@ -21,7 +22,7 @@ namespace weft::os::system {
 enum class Call : std::uint8_t {
   kMmap, kMunmap, kMprotect, kMadvise, kClone, kIoUringSetup, kIoUringRegister, kIoUringEnter,
   kEventfd, kSocket, kBind, kListen, kSetsockopt, kAccept, kShutdown, kClose, kSend,
-  kReceive, kOpen, kMunlock, kPrctl, kSigaltstack, kGetRobustList, kRseq,
+  kReceive, kOpen, kMunlock, kPrctl, kSigaltstack, kGetRobustList, kRseq, kPoll,
   kCount,
 };
 
@@ -72,5 +73,6 @@ long send(int fd, const void* bytes, std::size_t length, int flags);
 long receive(int fd, void* bytes, std::size_t length, int flags);
 int accept(int fd, int flags);
 int open(const char* path, int flags);
+int poll(pollfd* waiting, unsigned count, int timeout_ms);
 
 }  // namespace weft::os::system

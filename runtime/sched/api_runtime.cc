@@ -197,7 +197,7 @@ EndSignal::~EndSignal() {
 }
 
 int run_body(Options options,
-             const std::function<Fiber<absl::Status>(Runtime&, EndSignal)>& spawn_body,
+             const std::function<Fiber<absl::Status>(FiberGroup&, EndSignal)>& spawn_body,
              const std::function<int(const absl::Status&)>& exit_code) {
   const bool handle_signals = options.handle_signals;
   absl::StatusOr<std::unique_ptr<Runtime>> runtime = Runtime::start(std::move(options));
@@ -216,12 +216,16 @@ int run_body(Options options,
   std::optional<SignalHandlers> handlers;
   if (handle_signals) handlers.emplace();
 
-  Fiber<absl::Status> body = spawn_body(**runtime, EndSignal(ended.fd));
+  std::optional<FiberGroup> group;
+  group.emplace(**runtime, ScopeOptions{.name = "main", .on_error = OnError::kKeepGoing});
+  Fiber<absl::Status> body = spawn_body(*group, EndSignal(ended.fd));
   sched::Core& core = *sched::core_of(**runtime);
   supervise(core, ended.fd, signals.fd);
   absl::Status status = body.join();  // its closure has ended: it is about to
   if (!status.ok()) std::fprintf(stderr, "weft: %s\n", status.ToString().c_str());
   const int code = exit_code(status);
+  static_cast<void>(group->join());  // the same error again: it has been seen
+  group.reset();
   runtime->reset();  // drains, cancels, and gives up on what does not end
   return code;
 }

@@ -48,4 +48,10 @@ bool wait(ObjectWord& word, std::uint64_t state, WaitNode& node, unsigned accept
   return false;
 }
 
+std::uint64_t wait_and_lock(ObjectWord& word, std::uint64_t state) {
+  WaitNode node;
+  wait(word, state, node, 0);
+  return word.lock();
+}
+
 }  // namespace weft::sched

@@ -46,4 +46,8 @@ struct ObjectPark {
 // Call from: any thread. Parks.
 bool wait(ObjectWord& word, std::uint64_t state, WaitNode& node, unsigned accepts);
 
+// One wait that nothing interrupts, for those that look at the object's state again afterwards: comes back
+// with the word locked. Requires: the object outlives the wait. Call from: any thread. Parks.
+std::uint64_t wait_and_lock(ObjectWord& word, std::uint64_t state);
+
 }  // namespace weft::sched

@@ -99,6 +99,11 @@ bool UringDriver::withdraw(Operation& operation) {
 void UringDriver::cancel(Operation& operation) {
   if (operation.cancel_wanted) return;
   operation.cancel_wanted = true;
+  // The kernel would look for it in vain as yet: fill_backlog() asks, right behind it.
+  if (operation.stage != Operation::Stage::kBacklog) ask_to_end(operation);
+}
+
+void UringDriver::ask_to_end(Operation& operation) {
   if (fill_cancel(operation)) return;
   operation.next_cancel = cancels_;
   cancels_ = &operation;
@@ -128,6 +133,7 @@ void UringDriver::fill_backlog() {
   while (Operation* operation = backlog_.front()) {
     if (!fill(*operation)) return;
     static_cast<void>(backlog_.pop());
+    if (operation->cancel_wanted) ask_to_end(*operation);
   }
 }
 
@@ -146,6 +152,8 @@ void UringDriver::enter(os::Ring::Wait wait, std::int64_t deadline_ns, std::int6
   if (!backlog_.empty() || cancels_ != nullptr) {
     reap(batch);  // room for what the kernel would not take
     fill_backlog();
+    // Not asleep: a part may still be here, and what was reaped wants to run.
+    wait = os::Ring::Wait::kNo;
   }
   if (ring_.peek() != nullptr) wait = os::Ring::Wait::kNo;
   // -ETIME and -EINTR end a sleep early, as they should; -EBUSY and -EAGAIN keep the entries: what is

@@ -45,6 +45,7 @@ class UringDriver final : public IoDriver {
  private:
   bool fill(Operation& operation);
   bool fill_cancel(Operation& operation);
+  void ask_to_end(Operation& operation);
   void fill_doorbell();
   void fill_backlog();
   void enter(os::Ring::Wait wait, std::int64_t deadline_ns, std::int64_t now_ns, WakeBatch& batch);

@@ -125,9 +125,10 @@ class EndSignal {
   int eventfd_;
 };
 
-// The signal and shutdown side of run(): starts a runtime, calls spawn_body with it, waits, stops.
+// The signal and shutdown side of run(): starts a runtime, calls spawn_body with a group of it, waits,
+// stops. The group is not the root, which would log the error that is printed here.
 int run_body(Options options,
-             const std::function<Fiber<absl::Status>(Runtime&, EndSignal)>& spawn_body,
+             const std::function<Fiber<absl::Status>(FiberGroup&, EndSignal)>& spawn_body,
              const std::function<int(const absl::Status&)>& exit_code);
 
 }  // namespace internal
@@ -152,9 +153,9 @@ int run(F&& body, Options options = {}) {
   };
   return internal::run_body(
       std::move(options),
-      [&as_status](Runtime& runtime, internal::EndSignal end) {
-        return runtime.root().spawn([&as_status, end = std::move(end)] { return as_status(); },
-                                    {.name = "main"});
+      [&as_status](FiberGroup& group, internal::EndSignal end) {
+        return group.spawn([&as_status, end = std::move(end)] { return as_status(); },
+                           {.name = "main"});
       },
       [&number](const absl::Status& status) { return status.ok() ? number : 1; });
 }
