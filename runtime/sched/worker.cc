@@ -134,6 +134,7 @@ void Worker::exit() {
     worker->commit_ = &commit_exit;
     worker->commit_argument_ = nullptr;
   }
+  if (fiber->keeps_fp_control) save_fp_control(*fiber);  // the next one finds the defaults
   switch_to_worker(*fiber, *worker);
   __builtin_unreachable();
 }
