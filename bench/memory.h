@@ -39,6 +39,11 @@ inline Footprint footprint() {
   return {proc_bytes("/proc/self/status", "VmRSS"), proc_bytes("/proc/self/status", "VmPTE")};
 }
 
+// What came to something since `before`, by the number of things that are the reason.
+inline double growth_each(std::size_t now, std::size_t before, long things) {
+  return (static_cast<double>(now) - static_cast<double>(before)) / static_cast<double>(things);
+}
+
 inline std::size_t mappings() {
   std::ifstream lines("/proc/self/maps");
   std::size_t count = 0;

@@ -39,12 +39,8 @@ Figures measure(std::size_t stack_size, long fibers) {
     return scope.join();
   });
   require(status.ok() && woken == fibers, "how many fibers were woken");
-  const auto per_fiber = [fibers](std::size_t after, std::size_t earlier) {
-    return (static_cast<double>(after) - static_cast<double>(earlier)) /
-           static_cast<double>(fibers);
-  };
-  return {per_fiber(parked.resident_bytes, before.resident_bytes),
-          per_fiber(parked.page_table_bytes, before.page_table_bytes)};
+  return {growth_each(parked.resident_bytes, before.resident_bytes, fibers),
+          growth_each(parked.page_table_bytes, before.page_table_bytes, fibers)};
 }
 
 }  // namespace

@@ -1,6 +1,6 @@
 """Benchmarks: runs each program of bench/ in interleaved rounds and prints a table beside its targets.
 
-    python3 tools/bench.py --build build/release [--rounds 5] [pattern...]
+    python3 tools/bench.py --build build/release [--rounds 5] [--figures docs/figures.md] [pattern...]
 
 The programs are those that bench/meson.build declares with benchmark(). Each prints lines
 "NAME key=value ...", and every value that is a number is the metric NAME.key (but for the hash of the
@@ -12,6 +12,8 @@ result, which shows that the work was done):
 Interleaved, because this kind of machine drifts: a peer's figure counts only beside ours of the same
 round. bench/targets.tsv says what is wanted, one row a target: metric, the most it may be, and the metric
 beside which that is a ratio (empty: the figure itself). A ratio is the median of the rounds' ratios.
+With --figures the tables are written down, too, with the machine and the commit; only a run of all
+programs may do that. No figure gets into docs/ by hand.
 """
 
 import argparse
@@ -54,11 +56,12 @@ def measure(program):
 
 
 def targets():
+    """The rows of bench/targets.tsv: metric, limit, beside, peers, what it is."""
     rows = []
     for line in (ROOT / "bench/targets.tsv").read_text().splitlines():
         if line and not line.startswith("#"):
-            metric, limit, beside = (line.split("\t") + [""])[:3]
-            rows.append((metric, float(limit), beside))
+            metric, limit, beside, _, _, peers, what = line.split("\t")
+            rows.append((metric, float(limit), beside, peers, what))
     return rows
 
 
@@ -69,14 +72,13 @@ def print_table(header, rows):
         print("  ".join(cells).rstrip())
 
 
-def report(rounds):
-    """rounds: one {metric: figure} for each round."""
+def tables(rounds):
+    """rounds: one {metric: figure} for each round. Returns two tables, each a header and rows."""
     series = {metric: [r[metric] for r in rounds if metric in r] for r in rounds for metric in r}
-    print_table(["metric", "median", "least", "most"],
-                [[metric, f"{median(figures):.4g}", f"{min(figures):.4g}", f"{max(figures):.4g}"]
-                 for metric, figures in sorted(series.items())])
+    figures = [[metric, f"{median(values):.4g}", f"{min(values):.4g}", f"{max(values):.4g}"]
+               for metric, values in sorted(series.items())]
     verdicts = []
-    for metric, limit, beside in targets():
+    for metric, limit, beside, peers, what in targets():
         if beside:
             reached = [r[metric] / r[beside] for r in rounds if r.get(beside) and metric in r]
         else:
@@ -84,10 +86,14 @@ def report(rounds):
         if reached:
             figure = median(reached)
             verdicts.append([metric, beside or "itself", f"{figure:.4g}", f"{limit:.4g}",
-                             "met" if figure <= limit else "MISSED"])
-    if verdicts:
-        print()
-        print_table(["target", "beside", "reached", "at most", ""], verdicts)
+                             "met" if figure <= limit else "MISSED", what, peers])
+    return ((["metric", "median", "least", "most"], figures),
+            (["target", "beside", "reached", "at most", "", "what", "best peers, in its unit"], verdicts))
+
+
+def markdown(header, rows):
+    lines = [header, ["---"] * len(header), *rows]
+    return "\n".join("| " + " | ".join(row) + " |" for row in lines)
 
 
 def provenance(build):
@@ -98,12 +104,35 @@ def provenance(build):
     return f"{os.cpu_count()} x {cpu}, Linux {platform.release()}, commit {commit}, {build}"
 
 
+def write_figures(path, given, figures, verdicts):
+    path.write_text(f"""# Figures
+
+Written by `tools/dev bench`; nothing here is edited by hand. Medians of {given.rounds} rounds, all programs
+interleaved. On: {provenance(given.build)}.
+
+What each row means, and why it is measured so, stands on the first line of its program in `bench/`. Rows
+of one worker are CPU time on one processor, rows of two are wall time. Where the peers come from
+stands in `bench/targets.tsv`.
+
+## Targets
+
+{markdown(*verdicts)}
+
+## All figures
+
+{markdown(*figures)}
+""")
+
+
 def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--build", type=Path, required=True)
     parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--figures", type=Path)
     parser.add_argument("patterns", nargs="*")
     given = parser.parse_args()
+    if given.figures and given.patterns:
+        parser.error("--figures is for a run of all programs")
     chosen = programs(given.build, given.patterns)
     if not chosen:
         print("no benchmark matches")
@@ -117,7 +146,13 @@ def main():
             failed |= figures is None
             rounds[-1].update(figures or {})
     print(f"\n{provenance(given.build)}, medians of {given.rounds} rounds\n")
-    report(rounds)
+    figures, verdicts = tables(rounds)
+    print_table(*figures)
+    if verdicts[1]:
+        print()
+        print_table(*verdicts)
+    if given.figures and not failed:
+        write_figures(given.figures, given, figures, verdicts)
     return 1 if failed else 0
 
 

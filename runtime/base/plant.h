@@ -28,6 +28,11 @@
 //  21  Idle::sleep           does not look again after it announced             [sleep]
 //  22  Idle::sleep           looks again, but not for the stop flag             [sleep]
 //  23  Idle::watch_if_needed nobody becomes the watcher on the way to sleep     [watch]
+//  24  Idle::watched         gives the watcher's token back without another look [watch]
+//  25  Idle::begin_running   the watcher leaves its post to nobody               [watch]
+//  26  Idle::claim_sleeper   claims by a store: one sleeper for two wakers       [sleep]
+//  27  Idle::find_work       stops watching without another look                 [watch]
+//  28  Idle::begin_running   counts as busy only after looking for a watcher     [watch]
 #pragma once
 
 namespace weft::base {

@@ -65,14 +65,16 @@ class Idle {
   // Call from: a worker. Never parks.
   template <class Host>
   void watched(Host& host) {
-    // Load before CAS: nearly always there is a watcher already, or nobody to become one.
+    // Load before CAS: nearly always there is a watcher already, or nobody to become one. What decides is
+    // the words: a count alone could stay wrong for as long as somebody who changes it is preempted.
     while (sleepers_.load(std::memory_order_seq_cst) != 0 &&  // [sleep] the waker's second step
-           watcher_.load(std::memory_order_seq_cst) == 0) {
+           watcher_.load(std::memory_order_seq_cst) == 0 && somebody_sleeps()) {
       std::uint32_t nobody = 0;
       // seq_cst: the token before the sleeper, in one order with those who give it back. [watch]
       if (!watcher_.compare_exchange_strong(nobody, 1, std::memory_order_seq_cst)) return;
       if (claim_sleeper(host, kRungAsWatcher, 0)) return;
       give_back_watch();  // nobody to ring: give it back, then look again, or both could miss
+      if constexpr (base::planted(24)) return;
     }
   }
 
@@ -121,7 +123,7 @@ class Idle {
       invited = false;
       if (slots_[self].watches && busy_.load(std::memory_order_seq_cst) == 0) {
         stop_watching(self);
-        watch_if_needed(self);  // [watch] somebody may have become busy, and seen a watcher
+        if (!base::planted(27)) watch_if_needed(self);  // [watch] somebody may have become busy, and seen a watcher
       }
       if (!slots_[self].watches && host.spin()) continue;
       invited = sleep(host, self);
@@ -156,6 +158,13 @@ class Idle {
     for (int i = 0; i < workers_; ++i) {
       const int worker = (preferred + i) % workers_;
       std::uint32_t seen = slots_[worker].word.load(std::memory_order_seq_cst);
+      if constexpr (base::planted(26)) {
+        if (seen != kAsleep) continue;
+        slots_[worker].word.store(role, std::memory_order_seq_cst);
+        sleepers_.fetch_sub(1, std::memory_order_seq_cst);
+        host.ring(worker);
+        return true;
+      }
       // seq_cst [sleep]: in one order with the announcements.
       if (seen == kAsleep && slots_[worker].word.compare_exchange_strong(
                                  seen, role, std::memory_order_seq_cst)) {
@@ -163,6 +172,13 @@ class Idle {
         host.ring(worker);
         return true;
       }
+    }
+    return false;
+  }
+
+  bool somebody_sleeps() const {
+    for (int i = 0; i < workers_; ++i) {
+      if (slots_[i].word.load(std::memory_order_seq_cst) == kAsleep) return true;
     }
     return false;
   }
@@ -187,8 +203,9 @@ class Idle {
   template <class Host>
   bool sleep(Host& host, int self) {
     Slot& slot = slots_[self];
-    slot.word.exchange(kAsleep, std::memory_order_seq_cst);  // [sleep] the sleeper's first step
+    // Counted first, so that whoever takes a sleeper off the words never takes the count below zero.
     sleepers_.fetch_add(1, std::memory_order_seq_cst);
+    slot.word.exchange(kAsleep, std::memory_order_seq_cst);  // [sleep] the sleeper's first step
     // [sleep] the sleeper's second step
     const bool look_again = (host.stopping() && !base::planted(22)) ||
                             (host.anything() && !base::planted(21));
@@ -214,10 +231,12 @@ class Idle {
   // The one place where a worker goes from idle to running.
   template <class Host>
   void begin_running(Host& host, int self) {
-    busy_.fetch_add(1, std::memory_order_seq_cst);
+    if (!base::planted(28)) busy_.fetch_add(1, std::memory_order_seq_cst);
     const bool watched_until_now = slots_[self].watches;
     if (watched_until_now) stop_watching(self);
+    if (watched_until_now && base::planted(25)) return;
     if (watched_until_now || host.has_timers() || host.quiet_work()) watched(host);
+    if (base::planted(28)) busy_.fetch_add(1, std::memory_order_seq_cst);
   }
 
   void stop_watching(int self) {
