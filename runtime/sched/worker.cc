@@ -257,6 +257,7 @@ FiberBlock* Worker::take_local() {
   slot_in_a_row_ = 0;
   if (__builtin_expect(oldest_first_, 0)) {
     oldest_first_ = false;
+    unstarted_turn_ = true;  // it counts: or fibers that spawn and yield would outrun those made ready
     if (FiberBlock* fiber = unstarted_.pop_oldest()) return fiber;
   }
   // [turn] One of each: ready ones first would hold up a thousand new fibers behind two that yield.

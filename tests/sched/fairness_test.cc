@@ -8,6 +8,7 @@
 
 #include <algorithm>
 #include <atomic>
+#include <functional>
 #include <memory>
 #include <vector>
 
@@ -129,6 +130,31 @@ TEST_CASE("scheduler: a pair that wakes each other leaves room for bystanders", 
   CHECK(longest_run <= kPairTurnsMax);
   CHECK(*std::max_element(gaps.begin(), gaps.end()) <= kPairTurnsMax * kBystanders);
   CHECK(*std::min_element(runs.begin(), runs.end()) > kHandOvers / (kPairTurnsMax * kBystanders));
+}
+
+// Each link of a chain spawns its successor, yields once and ends. A scheduler that starts more fibers than
+// it resumes has more and more of them alive, and each yield takes longer than the one before.
+TEST_CASE("scheduler: fibers that spawn do not outrun those that are ready", "[scheduler][C7]") {
+  constexpr int kChains = 20;
+  constexpr int kLinks = 40'000;
+  std::atomic<int> spawned{0};
+  std::atomic<int> started{0};
+  std::atomic<int> ended{0};
+  std::atomic<int> most{0};
+  on_fiber({.workers = 1}, [&] {
+    Scope scope;
+    std::function<void()> link = [&] {
+      ++started;
+      if (++spawned <= kLinks) scope.spawn([&] { link(); });
+      this_fiber::yield();
+      most = std::max<int>(most, started - ended);
+      ++ended;
+    };
+    for (int i = 0; i < kChains; ++i) scope.spawn([&] { link(); });
+    static_cast<void>(scope.join());
+  });
+  CHECK(started == ended);
+  CHECK(most <= 3 * kChains);
 }
 
 TEST_CASE("scheduler: a lone fiber that yields does not keep timers from firing",
