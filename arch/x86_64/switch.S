@@ -67,6 +67,7 @@ FUNCTION(weft_loop)
         restore_callee_saved
         retq
         .cfi_restore_state
+        .cfi_def_cfa_offset 64          // said again: the assembler of clang forgets to count back to it
 .Lstop: addq    $8, %rsp
         .cfi_adjust_cfa_offset -8
         restore_callee_saved
