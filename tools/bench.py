@@ -28,6 +28,7 @@ from statistics import median
 
 ROOT = Path(__file__).resolve().parent.parent
 LIMIT_S = 900  # for one run of one program
+PEERS = "best peers, in its unit"
 
 
 def programs(build, patterns):
@@ -65,10 +66,15 @@ def targets():
     return rows
 
 
+def is_text(title):
+    return title in ("metric", "target", "beside", "", "what", PEERS)
+
+
 def print_table(header, rows):
     widths = [max(len(row[column]) for row in [header, *rows]) for column in range(len(header))]
     for row in [header, *rows]:
-        cells = [row[0].ljust(widths[0])] + [cell.rjust(width) for cell, width in zip(row[1:], widths[1:])]
+        cells = [cell.ljust(width) if is_text(header[column]) else cell.rjust(width)
+                 for column, (cell, width) in enumerate(zip(row, widths))]
         print("  ".join(cells).rstrip())
 
 
@@ -88,7 +94,7 @@ def tables(rounds):
             verdicts.append([metric, beside or "itself", f"{figure:.4g}", f"{limit:.4g}",
                              "met" if figure <= limit else "MISSED", what, peers])
     return ((["metric", "median", "least", "most"], figures),
-            (["target", "beside", "reached", "at most", "", "what", "best peers, in its unit"], verdicts))
+            (["target", "beside", "reached", "at most", "", "what", PEERS], verdicts))
 
 
 def markdown(header, rows):
@@ -149,8 +155,10 @@ def main():
     figures, verdicts = tables(rounds)
     print_table(*figures)
     if verdicts[1]:
+        header, rows = verdicts
+        without_what = [[*row[:5], *row[6:]] for row in [header, *rows]]  # too wide for a terminal
         print()
-        print_table(*verdicts)
+        print_table(without_what[0], without_what[1:])
     if given.figures and not failed:
         write_figures(given.figures, given, figures, verdicts)
     return 1 if failed else 0
