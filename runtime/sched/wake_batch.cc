@@ -42,7 +42,7 @@ void WakeBatch::keep(FiberBlock& fiber, ClaimWord::Requested requested) {
 
 void WakeBatch::deliver() {
   Worker* worker = current_worker();
-  while (FiberBlock* fiber = ready_.pop()) {
+  while (FiberBlock* fiber = take_ready()) {
     Core& core = Core::of(*fiber);
     if (worker != nullptr && &worker->core() == &core) {
       worker->make_ready(*fiber);

@@ -24,10 +24,7 @@ class WakeBatch {
   ~WakeBatch() { WEFT_DCHECK(empty(), "a batch of wakes was not delivered"); }
 
   // A fiber that the caller has claimed. Call from: any thread.
-  void add(FiberBlock& fiber) {
-    happens_before(&fiber);
-    ready_.push(&fiber);
-  }
+  void add(FiberBlock& fiber) { ready_.push(&fiber); }
 
   // A waiter that the caller has claimed, fiber or foreign thread.
   void add(WaitNode& node);
@@ -41,7 +38,12 @@ class WakeBatch {
   void request_of(FiberBlock& fiber, Request what, unsigned runtime);
 
   // Takes a claimed fiber out again, for a worker that puts it into its own queue; null: none left.
-  FiberBlock* take_ready() { return ready_.pop(); }
+  FiberBlock* take_ready() {
+    FiberBlock* fiber = ready_.pop();
+    // Here and not where it was claimed: the unlock of the object comes in between.
+    if (fiber != nullptr) happens_before(fiber);
+    return fiber;
+  }
 
   // Makes the fibers runnable and sends the messages. Call from: any thread. Never parks.
   void deliver();
