@@ -21,7 +21,7 @@
 //                               queue, due timers, completions; true when it now has something to run
 //   bool steal(int victim)      takes a share of another worker's queues
 //   bool share_left()           the injection queue or its own queues hold work worth another worker
-//   bool quiet_work()           its own queues hold work behind what it runs next
+//   bool quiet_work()           its own queues hold work
 //   bool anything()             seq_cst loads: any queue of anybody, own inbox, injection queue, timers
 //   bool has_timers()           armed timers that a busy worker might neglect
 //   bool spin()                 waits actively for a moment; true when something came
@@ -68,13 +68,12 @@ class Idle {
     // Load before CAS: nearly always there is a watcher already, or nobody to become one. What decides is
     // the words: a count alone could stay wrong for as long as somebody who changes it is preempted.
     while (sleepers_.load(std::memory_order_seq_cst) != 0 &&  // [sleep] the waker's second step
-           watcher_.load(std::memory_order_seq_cst) == 0 && somebody_sleeps()) {
+           watcher_.load(std::memory_order_seq_cst) == 0 && (somebody_sleeps() || base::planted(26))) {
       std::uint32_t nobody = 0;
       // seq_cst: the token before the sleeper, in one order with those who give it back. [watch]
       if (!watcher_.compare_exchange_strong(nobody, 1, std::memory_order_seq_cst)) return;
       if (claim_sleeper(host, kRungAsWatcher, 0)) return;
       give_back_watch();  // nobody to ring: give it back, then look again, or both could miss
-      if constexpr (base::planted(24)) return;
     }
   }
 
@@ -123,7 +122,7 @@ class Idle {
       invited = false;
       if (slots_[self].watches && busy_.load(std::memory_order_seq_cst) == 0) {
         stop_watching(self);
-        if (!base::planted(27)) watch_if_needed(self);  // [watch] somebody may have become busy, and seen a watcher
+        watch_if_needed(self);  // [watch] somebody may have become busy, and seen a watcher
       }
       if (!slots_[self].watches && host.spin()) continue;
       invited = sleep(host, self);
@@ -158,7 +157,7 @@ class Idle {
     for (int i = 0; i < workers_; ++i) {
       const int worker = (preferred + i) % workers_;
       std::uint32_t seen = slots_[worker].word.load(std::memory_order_seq_cst);
-      if constexpr (base::planted(26)) {
+      if constexpr (base::planted(25)) {
         if (seen != kAsleep) continue;
         slots_[worker].word.store(role, std::memory_order_seq_cst);
         sleepers_.fetch_sub(1, std::memory_order_seq_cst);
@@ -231,12 +230,11 @@ class Idle {
   // The one place where a worker goes from idle to running.
   template <class Host>
   void begin_running(Host& host, int self) {
-    if (!base::planted(28)) busy_.fetch_add(1, std::memory_order_seq_cst);
+    busy_.fetch_add(1, std::memory_order_seq_cst);
     const bool watched_until_now = slots_[self].watches;
     if (watched_until_now) stop_watching(self);
-    if (watched_until_now && base::planted(25)) return;
+    if (watched_until_now && base::planted(24)) return;
     if (watched_until_now || host.has_timers() || host.quiet_work()) watched(host);
-    if (base::planted(28)) busy_.fetch_add(1, std::memory_order_seq_cst);
   }
 
   void stop_watching(int self) {
