@@ -128,13 +128,13 @@ void Worker::commit_operation(Worker& worker, FiberBlock& fiber, void* operation
 // As leave(), but nothing of the thread's state is kept, and no section is left open for TSan.
 void Worker::exit() {
   Worker* worker = current_worker();
-  FiberBlock* fiber = current_fiber();
+  FiberBlock* fiber;
   {
     WorkerSection section;
+    fiber = worker->current_;
     worker->commit_ = &commit_exit;
     worker->commit_argument_ = nullptr;
   }
-  if (fiber->keeps_fp_control) save_fp_control(*fiber);  // the next one finds the defaults
   switch_to_worker(*fiber, *worker);
   __builtin_unreachable();
 }
@@ -347,6 +347,8 @@ void Worker::take_in(WakeBatch& batch) {
   while (FiberBlock* fiber = batch.take_ready()) {
     if (fiber->pinned && fiber->frame->pinned_to != this) {
       core_.send_ready(*fiber, fiber->frame->pinned_to->index_);
+    } else if (shuffles_ && !fiber->pinned) {
+      core_.send_ready(*fiber, (index_ + 1) % core_.worker_count());
     } else {
       push_ready(*fiber);
     }
