@@ -81,6 +81,7 @@ void run_closure(FiberBlock& fiber) {
     run_closure(fiber);
   }
   fiber.frame->leaves_for_good = true;
+  if (fiber.keeps_fp_control) save_fp_control(fiber);  // and so the defaults are back for the others
   Worker::exit();
 }
 

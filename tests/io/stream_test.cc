@@ -6,6 +6,7 @@
 
 #include <algorithm>
 #include <array>
+#include <atomic>
 #include <cerrno>
 #include <cstdint>
 #include <string>
@@ -249,7 +250,7 @@ TEST_CASE("stream: writing to a peer that has gone is an error, not a signal", "
     Ends more(test::tcp_pair());
     more.b.close();
     Scope scope;
-    bool done = false;
+    std::atomic<bool> done{false};
     scope.spawn([&] {
       while (!done) this_fiber::yield();
     });
