@@ -6,7 +6,7 @@
 namespace weft::sched {
 namespace {
 
-void commit_wait(Worker& worker, FiberBlock& fiber, void* park) {
+[[maybe_unused]] void commit_wait(Worker& worker, FiberBlock& fiber, void* park) {
   if (!ObjectPark::finish(*static_cast<ObjectPark*>(park), fiber)) worker.make_ready(fiber);
 }
 
