@@ -19,7 +19,8 @@ ABSL_FLAG(std::string, address, "127.0.0.1", "where to listen: an IPv4 address, 
 ABSL_FLAG(std::uint16_t, port, 7000, "the port; 0 takes a free one");
 ABSL_FLAG(int, workers, 0, "kernel threads; 0: as many as there are CPUs to use");
 ABSL_FLAG(std::size_t, max_connections, 10'000, "beyond it clients wait in the backlog");
-ABSL_FLAG(absl::Duration, idle_timeout, absl::Seconds(60), "a silent connection is closed after this");
+ABSL_FLAG(absl::Duration, idle_timeout, absl::Seconds(60),
+          "a silent connection is closed after this");
 
 absl::Status echo(weft::TcpStream& stream) {
   std::array<std::byte, 4096> buffer;
@@ -47,8 +48,9 @@ absl::Status serve() {
 int main(int argc, char** argv) {
   absl::SetProgramUsageMessage("a TCP echo server on fibers");
   absl::ParseCommandLine(argc, argv);
-  return weft::run(serve, {.workers = absl::GetFlag(FLAGS_workers),
-                           .log = [](weft::LogLevel, std::string_view line) {
-                             std::fprintf(stderr, "%.*s\n", static_cast<int>(line.size()), line.data());
-                           }});
+  weft::Options options{.workers = absl::GetFlag(FLAGS_workers)};
+  options.log = [](weft::LogLevel, std::string_view line) {
+    std::fprintf(stderr, "%.*s\n", static_cast<int>(line.size()), line.data());
+  };
+  return weft::run(serve, options);
 }

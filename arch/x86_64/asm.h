@@ -9,6 +9,9 @@
 // threads return through frames that the current shadow stack has not seen.
 #pragma once
 
+// The assembler's layout, not that of C++.
+// clang-format off
+
 #define FUNCTION(name)     \
         .p2align 4;        \
         .globl  name;      \

@@ -16,8 +16,8 @@ namespace weft::base {
 
 }  // namespace weft::base
 
-#define WEFT_CHECK(condition, message) \
-  (__builtin_expect(!(condition), 0)   \
+#define WEFT_CHECK(condition, message)                                       \
+  (__builtin_expect(!(condition), 0)                                         \
        ? ::weft::base::check_failed(__FILE__, __LINE__, #condition, message) \
        : void(0))
 

@@ -27,8 +27,9 @@ int open_spare() { return os::system::open("/dev/null", O_RDONLY | O_CLOEXEC); }
 // Errors of one connection that never came to be, for the next one is as good; and the end of the operation
 // that was ours, or its worker's.
 bool is_passing(int error) {
-  return error == -ECANCELED || error == -ECONNABORTED || error == -EPROTO || error == -EINTR || error == -EAGAIN ||
-         error == -ENETDOWN || error == -EHOSTUNREACH || error == -ENETUNREACH || error == -ETIMEDOUT;
+  return error == -ECANCELED || error == -ECONNABORTED || error == -EPROTO || error == -EINTR ||
+         error == -EAGAIN || error == -ENETDOWN || error == -EHOSTUNREACH ||
+         error == -ENETUNREACH || error == -ETIMEDOUT;
 }
 
 }  // namespace
@@ -86,7 +87,8 @@ void Listening::arm() {
   sched::current_worker()->driver().prepare(operation_);
 }
 
-void Listening::on_completion(sched::Operation& operation, int result, bool more, WakeBatch& batch) {
+void Listening::on_completion(sched::Operation& operation, int result, bool more,
+                              WakeBatch& batch) {
   auto* listening = reinterpret_cast<Listening*>(reinterpret_cast<char*>(&operation) -
                                                  offsetof(Listening, operation_));
   listening->arrived(result, more, batch);
@@ -140,7 +142,8 @@ void Listening::turn_one_away() {
   const std::uint64_t state = word_.lock();
   if (spare_fd_ < 0) spare_fd_ = open_spare();
   pollfd client{fd_, POLLIN, 0};
-  if ((state & kClosing) == 0 && !armed_ && spare_fd_ >= 0 && os::system::poll(&client, 1, 0) == 1) {
+  if ((state & kClosing) == 0 && !armed_ && spare_fd_ >= 0 &&
+      os::system::poll(&client, 1, 0) == 1) {
     os::system::close(spare_fd_);
     const int fd = os::system::accept(fd_, SOCK_CLOEXEC);
     if (fd >= 0) os::system::close(fd);

@@ -56,7 +56,8 @@ class Listening {
   void arm_again();
 
   const int fd_;  // open until kGone
-  mutable sched::ObjectWord word_;  // its pointer: who waits in accept(), or, when closing, in close()
+  // its pointer: who waits in accept(), or, when closing, in close()
+  mutable sched::ObjectWord word_;
   // Under the lock:
   int spare_fd_;
   bool armed_ = false;

@@ -84,7 +84,8 @@ class ErrorLog {
       return;
     }
     std::string line = std::string("serve: ") + what + ": " + error;
-    if (const std::uint64_t omitted = omitted_.exchange(0, std::memory_order_relaxed); omitted != 0) {
+    if (const std::uint64_t omitted = omitted_.exchange(0, std::memory_order_relaxed);
+        omitted != 0) {
       line += " (and " + std::to_string(omitted) + " more since the last line)";
     }
     core_.log(LogLevel::kWarning, line);
@@ -119,7 +120,9 @@ void end_gently(TcpStream& stream) {
 }
 
 // Whether an error is only the news that the peer, or a deadline, or the drain has ended the connection.
-bool is_ordinary_end(const absl::Status& status) { return status.ok() || sched::is_interruption(status); }
+bool is_ordinary_end(const absl::Status& status) {
+  return status.ok() || sched::is_interruption(status);
+}
 
 void serve_one(Server& server, TcpStream stream,
                const std::function<absl::Status(TcpStream&)>& handler) {

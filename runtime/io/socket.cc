@@ -93,7 +93,8 @@ void Socket::close() {
   state |= kClosing;
   const int fd = std::exchange(fd_, -1);
   for (FiberBlock* user : users_) {
-    WEFT_CHECK(user == nullptr || user != sched::current_fiber(), "a stream was closed in its own use");
+    WEFT_CHECK(user == nullptr || user != sched::current_fiber(),
+               "a stream was closed in its own use");
     if (user != nullptr) batch.request(*user, sched::kClose);
   }
   if (!idle()) {

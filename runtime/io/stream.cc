@@ -56,7 +56,8 @@ absl::Status Stream::read_exactly(MutableBytes buffer) {
 
 EndOnDrain::EndOnDrain() {
   sched::FiberBlock* self = sched::current_fiber();
-  WEFT_CHECK(self != nullptr, "an EndOnDrain is about the reads of a fiber: there is none on this thread");
+  WEFT_CHECK(self != nullptr,
+             "an EndOnDrain is about the reads of a fiber: there is none on this thread");
   ++self->frame->ends_on_drain;
 }
 

@@ -48,14 +48,15 @@ absl::Status refusal(int result, const char* operation) {
 int receive_now(Socket& socket, MutableBytes buffer) {
   const int fd = socket.acquire(Socket::Side::kReading);
   if (fd <= Socket::kClosed) return fd;
-  const auto result = static_cast<int>(
-      os::system::receive(fd, buffer.data(), buffer.size(), MSG_DONTWAIT));
+  const auto result =
+      static_cast<int>(os::system::receive(fd, buffer.data(), buffer.size(), MSG_DONTWAIT));
   socket.release(Socket::Side::kReading);
   return result == -EAGAIN ? -ECANCELED : result;
 }
 
 int receive(Socket& socket, MutableBytes buffer, bool ends_on_drain) {
-  if (ends_on_drain && sched::current_worker()->core().draining()) return receive_now(socket, buffer);
+  if (ends_on_drain && sched::current_worker()->core().draining())
+    return receive_now(socket, buffer);
   Operation operation{.kind = Operation::Kind::kReceive,
                       .buffer = buffer.data(),
                       .length = static_cast<unsigned>(std::min(buffer.size(), kOperationBytesMax)),
@@ -164,7 +165,8 @@ absl::StatusOr<std::size_t> TcpStream::write(Bytes bytes) {
     const int result = send(*socket_, bytes);
     if (result > 0) return static_cast<std::size_t>(result);
     if (result <= Socket::kClosed) return refusal(result, "write");
-    if (result != -EAGAIN && !io::was_cut_short(result)) return sched::errno_status("write", result);
+    if (result != -EAGAIN && !io::was_cut_short(result))
+      return sched::errno_status("write", result);
   }
 }
 

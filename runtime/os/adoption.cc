@@ -126,7 +126,8 @@ Adoption look_up(Registrations& found) {
   }
   // The word whose clearing pthread_join awaits; since glibc 2.43 it is not the one with the thread
   // id.
-  if (long r = system::prctl(PR_GET_TID_ADDRESS, reinterpret_cast<long>(&found.clear_word)); r < 0) {
+  if (long r = system::prctl(PR_GET_TID_ADDRESS, reinterpret_cast<long>(&found.clear_word));
+      r < 0) {
     return refused("prctl(PR_GET_TID_ADDRESS)", r);
   }
   if (found.clear_word == nullptr) return refused("prctl(PR_GET_TID_ADDRESS): none", -EPROTO);

@@ -41,7 +41,8 @@ int usable_cpus() {
   int cpus = affinity_cpus();
   // A quota of any group above ours binds us as well.
   for (std::string group = own_group(); !group.empty();) {
-    if (const int quota = quota_of(group == "/" ? "" : group); quota > 0) cpus = std::min(cpus, quota);
+    if (const int quota = quota_of(group == "/" ? "" : group); quota > 0)
+      cpus = std::min(cpus, quota);
     if (group == "/") break;
     const std::size_t slash = group.rfind('/');
     group = slash == 0 || slash == std::string::npos ? "/" : group.substr(0, slash);

@@ -67,7 +67,8 @@ class Ring {
   // The oldest completion, or null. seen() gives it back.
   const io_uring_cqe* peek() const {
     const unsigned head = *ring_.cq.khead;
-    if (head == __atomic_load_n(ring_.cq.ktail, __ATOMIC_ACQUIRE)) return nullptr;  // the kernel's store
+    // the kernel's store
+    if (head == __atomic_load_n(ring_.cq.ktail, __ATOMIC_ACQUIRE)) return nullptr;
     return &ring_.cq.cqes[head & *ring_.cq.kring_mask];
   }
   void seen() { __atomic_store_n(ring_.cq.khead, *ring_.cq.khead + 1, __ATOMIC_RELEASE); }

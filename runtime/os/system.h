@@ -19,12 +19,15 @@
 
 namespace weft::os::system {
 
+// A line each would hide the rest of the file.
+// clang-format off
 enum class Call : std::uint8_t {
   kMmap, kMunmap, kMprotect, kMadvise, kClone, kIoUringSetup, kIoUringRegister, kIoUringEnter,
   kEventfd, kSocket, kBind, kListen, kSetsockopt, kAccept, kShutdown, kClose, kSend,
   kReceive, kOpen, kMunlock, kPrctl, kSigaltstack, kGetRobustList, kRseq, kPoll,
   kCount,
 };
+// clang-format on
 
 // ---- The seam. For tests only; one fault may be armed at a time, by any thread.
 

@@ -22,7 +22,9 @@ namespace weft {
 
 int error_number(const absl::Status& status) { return sched::errno_of(status); }
 bool is_interrupt(const absl::Status& status) { return sched::is_interruption(status); }
-bool is_closed(const absl::Status& status) { return status.code() == absl::StatusCode::kOutOfRange; }
+bool is_closed(const absl::Status& status) {
+  return status.code() == absl::StatusCode::kOutOfRange;
+}
 
 // ---- fiber.h
 
@@ -156,15 +158,14 @@ absl::Status sleep_until(Deadline deadline) { return sched::sleep_until(deadline
 
 Timeout::Timeout(Deadline deadline) {
   static_assert(sizeof(state_) >= sizeof(sched::TimeoutLevel));
-  ::new (state_) sched::TimeoutLevel(fiber_that_makes("a Timeout bounds the waits of a fiber: there "
-                                                      "is none on this thread"),
-                                     deadline.nanoseconds());
+  ::new (state_)
+      sched::TimeoutLevel(fiber_that_makes("a Timeout bounds the waits of a fiber: there "
+                                           "is none on this thread"),
+                          deadline.nanoseconds());
 }
 Timeout::Timeout(absl::Duration duration) : Timeout(Deadline::in(duration)) {}
 Timeout::~Timeout() { level_in(state_).~TimeoutLevel(); }
 void Timeout::restart(absl::Duration duration) { level_in(state_).restart(after(duration)); }
-bool Timeout::expired() const {
-  return level_in(const_cast<std::byte*>(state_)).expired();
-}
+bool Timeout::expired() const { return level_in(const_cast<std::byte*>(state_)).expired(); }
 
 }  // namespace weft

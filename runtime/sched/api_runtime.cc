@@ -73,7 +73,8 @@ absl::Status Runtime::stop() {
   sched::Core& core = *state_->core;
   const sched::Worker* worker = sched::current_worker();
   if (worker != nullptr && &worker->core() == &core) {
-    return absl::FailedPreconditionError("stop: a runtime cannot be ended by one of its own fibers");
+    return absl::FailedPreconditionError(
+        "stop: a runtime cannot be ended by one of its own fibers");
   }
   core.drain();
   if (!core.wait_until_empty(deadline_after(core.options().drain))) {
@@ -90,7 +91,8 @@ Metrics Runtime::metrics() const { return state_->core->metrics(); }
 
 FiberGroup& background() {
   sched::Worker* worker = sched::current_worker();
-  WEFT_CHECK(worker != nullptr, "background() is the group of the current runtime: there is none here");
+  WEFT_CHECK(worker != nullptr,
+             "background() is the group of the current runtime: there is none here");
   return worker->core().public_root();
 }
 

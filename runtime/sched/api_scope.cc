@@ -48,8 +48,8 @@ sched::Group& enclosing_group(const sched::FiberBlock& fiber) {
 FiberGroup::FiberGroup(ScopeOptions options, Site) {
   static_assert(sizeof(state_) >= sizeof(sched::Group));
   sched::Core* core = current_core();
-  auto* group =
-      ::new (state_) sched::Group(core, core == nullptr ? nullptr : &core->all(), group_options(options));
+  auto* group = ::new (state_)
+      sched::Group(core, core == nullptr ? nullptr : &core->all(), group_options(options));
   if (core != nullptr) apply_timeout(*group, options.timeout);
 }
 
@@ -61,16 +61,17 @@ FiberGroup::FiberGroup(Runtime& runtime, ScopeOptions options, Site) {
 }
 
 FiberGroup::FiberGroup(Root, sched::Core& core) {
-  ::new (state_) sched::Group(&core, &core.all(),
-                              {.name = "root", .keep_going = true, .log_errors = true});
+  ::new (state_)
+      sched::Group(&core, &core.all(), {.name = "root", .keep_going = true, .log_errors = true});
 }
 
 FiberGroup::FiberGroup(Lexical, ScopeOptions options, Site) {
   sched::FiberBlock* self = sched::current_fiber();
-  WEFT_CHECK(self != nullptr, "a Scope covers the waits of a fiber: there is none on this thread; "
-                              "use a FiberGroup");
-  auto* group = ::new (state_)
-      sched::Group(current_core(), &enclosing_group(*self), group_options(options));
+  WEFT_CHECK(self != nullptr,
+             "a Scope covers the waits of a fiber: there is none on this thread; "
+             "use a FiberGroup");
+  auto* group =
+      ::new (state_) sched::Group(current_core(), &enclosing_group(*self), group_options(options));
   group->cover(*self);
   apply_timeout(*group, options.timeout);
 }
@@ -90,7 +91,8 @@ FiberGroup::~FiberGroup() noexcept(false) {
 
 internal::Prepared FiberGroup::prepare(const internal::FiberCode& code, const SpawnOptions& options,
                                        Site site) {
-  WEFT_CHECK(!sched::is_forked_child(), "a forked child may only exec or _exit: no fiber starts here");
+  WEFT_CHECK(!sched::is_forked_child(),
+             "a forked child may only exec or _exit: no fiber starts here");
   sched::Group& group = group_in(state_);
   if (group.core() == nullptr) return {{nullptr, absl::StatusCode::kFailedPrecondition}, nullptr};
   sched::FiberBlock* fiber = sched::new_fiber(group, code, options, site);

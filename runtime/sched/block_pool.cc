@@ -138,11 +138,13 @@ FiberBlock* BlockCache::refill(int size_class) {
     // relaxed: the lock orders pushes.
     mine.slab = new (memory)
         Slab{this, size_class, capacity, all.slabs.load(std::memory_order_relaxed), {}};
-    all.slabs.store(mine.slab, std::memory_order_release);  // release [slabs]: pairs with visit_all()
+    // release [slabs]: pairs with visit_all()
+    all.slabs.store(mine.slab, std::memory_order_release);
   }
   const unsigned index = mine.slab->used.load(std::memory_order_relaxed);  // relaxed: as above
   auto* block = new (mine.slab->block(index)) FiberBlock;
-  mine.slab->used.store(index + 1, std::memory_order_release);  // release [slab]: the constructed block
+  // release [slab]: the constructed block
+  mine.slab->used.store(index + 1, std::memory_order_release);
   return block;
 }
 

@@ -77,7 +77,8 @@ class ClaimWord {
     kDrop,     // the wait is over: nothing to do
     kCancel,   // it waits in this ring: cancel its operation
     kForward,  // it waits in ring `ring`: send the block on; it still counts as queued
-    kRelease,  // the fiber has ended, and the block waited for this message: give it back to its pool
+    // the fiber has ended, and the block waited for this message: give it back to its pool
+    kRelease,
   };
   struct Received {
     Message message;
@@ -123,7 +124,9 @@ class ClaimWord {
 
   // Parks on an object: kRunnable -> kParked, unless a request that `accepts` names is there already:
   // then false, and the fiber stays runnable. Call from: the fiber's commit step.
-  bool park(unsigned accepts) { return park_word(std::uint64_t{accepts} << kAcceptsShift, accepts); }
+  bool park(unsigned accepts) {
+    return park_word(std::uint64_t{accepts} << kAcceptsShift, accepts);
+  }
 
   // Parks on an operation in ring `ring`; as park().
   bool park_in_ring(unsigned accepts, unsigned ring) {
@@ -174,7 +177,8 @@ class ClaimWord {
   // As request(kCancel), but of the fiber itself and not of one of its levels: it is noted for good, and
   // a level that takes its own request back asks again.
   Requested request_end() {
-    return request_if(kCancel, [](View) { return true; }, kEndingBit);
+    return request_if(
+        kCancel, [](View) { return true; }, kEndingBit);
   }
 
   // Asks whoever has the block now, if it is a fiber of that runtime. Call from: any thread; the block
@@ -192,7 +196,8 @@ class ClaimWord {
     while (true) {
       const View view{seen};
       const bool ended = view.state() == FiberState::kFree;
-      const bool waits = view.state() == FiberState::kParked && view.in_ring() && view.interrupted();
+      const bool waits =
+          view.state() == FiberState::kParked && view.in_ring() && view.interrupted();
       const bool here = waits && view.ring() == ring;
       if (waits && !here && !base::planted(18)) return {Message::kForward, view.ring()};
       if constexpr (base::planted(16)) {

@@ -40,7 +40,8 @@ absl::Status check_options(const Options& options) {
   if (options.workers < 0 || options.workers > Core::kWorkersMax) {
     return absl::InvalidArgumentError("Options::workers must be 0 (automatic) to 1024");
   }
-  if (options.stack_size == 0) return absl::InvalidArgumentError("Options::stack_size must not be 0");
+  if (options.stack_size == 0)
+    return absl::InvalidArgumentError("Options::stack_size must not be 0");
   return validate_stack_bytes(options.stack_size);
 }
 
@@ -91,7 +92,8 @@ absl::StatusOr<std::unique_ptr<Core>> Core::start(const Options& wanted) {
   {
     std::lock_guard hold(runtimes_lock);
     const int number = free_number();
-    if (number < 0) return absl::ResourceExhaustedError("at most 64 runtimes may be alive at a time");
+    if (number < 0)
+      return absl::ResourceExhaustedError("at most 64 runtimes may be alive at a time");
     core.reset(new Core(options, options.workers, static_cast<unsigned>(number)));
     runtimes[number].store(core.get(), std::memory_order_release);  // [runtimes]
   }
@@ -111,11 +113,12 @@ Core* Core::at(unsigned number) { return runtimes[number].load(std::memory_order
 absl::Status Core::start_workers() {
   std::vector<os::ThreadStart> starts;
   for (auto& worker : workers_) {
-    starts.push_back({&worker->thread(),
-                      [](void* argument) { static_cast<Worker*>(argument)->main(); },
-                      worker.get(),
-                      {.name = "weft-" + std::to_string(worker->index()),
-                       .kind = options_.raw_clone ? os::ThreadKind::kRawClone : os::ThreadKind::kPlain}});
+    starts.push_back(
+        {&worker->thread(),
+         [](void* argument) { static_cast<Worker*>(argument)->main(); },
+         worker.get(),
+         {.name = "weft-" + std::to_string(worker->index()),
+          .kind = options_.raw_clone ? os::ThreadKind::kRawClone : os::ThreadKind::kPlain}});
   }
   install_overflow_report(&describe_owner);
   if (int error = os::KernelThread::start_all(starts); error < 0) {
@@ -169,8 +172,8 @@ void Core::report_fallbacks() {
     if (!options_.raw_clone || thread.raw_clone()) continue;
     log(LogLevel::kWarning,
         std::string("fallback: plain threads instead of raw clone: ") +
-            (thread.fallback_step() != nullptr ? thread.fallback_step() : "adoption") + " failed with " +
-            errno_status("errno", thread.fallback_errno()).ToString());
+            (thread.fallback_step() != nullptr ? thread.fallback_step() : "adoption") +
+            " failed with " + errno_status("errno", thread.fallback_errno()).ToString());
     return;  // once for all
   }
 }

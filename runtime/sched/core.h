@@ -11,6 +11,8 @@
 // counts as a visitor, and the doorbells outlive the visitors.
 #pragma once
 
+#include <weft/runtime.h>
+
 #include <array>
 #include <cstdint>
 #include <memory>
@@ -20,8 +22,6 @@
 
 #include <absl/status/status.h>
 #include <absl/status/statusor.h>
-
-#include <weft/runtime.h>
 
 #include "runtime/base/atomic.h"
 #include "runtime/base/injection_queue.h"
@@ -145,7 +145,7 @@ class Core {
   StackPool stacks_;
   base::InjectionQueue<FiberBlock, &FiberBlock::link> injection_;
   Idle idle_;
-  Group all_;   // every group of the runtime is below it
+  Group all_;        // every group of the runtime is below it
   FiberGroup root_;  // what others call detach
   std::vector<std::unique_ptr<Worker>> workers_;
   std::vector<absl::Status> started_;  // by worker; guarded by started_count_

@@ -62,11 +62,11 @@ struct alignas(64) FiberBlock {
   std::uint64_t id = 0;
   const char* file = nullptr;  // where it was spawned
   std::uint32_t line : 24 = 0;
-  std::uint32_t ending : 2 = 0;          // Ending
-  std::uint32_t pinned : 1 = 0;          // stays on the worker that first runs it
+  std::uint32_t ending : 2 = 0;  // Ending
+  std::uint32_t pinned : 1 = 0;  // stays on the worker that first runs it
   std::uint32_t keeps_fp_control : 1 = 0;
-  std::uint32_t has_extras : 1 = 0;      // a FiberExtras ends the block
-  std::uint32_t heap_storage : 1 = 0;    // storage holds a pointer to the closure's memory
+  std::uint32_t has_extras : 1 = 0;    // a FiberExtras ends the block
+  std::uint32_t heap_storage : 1 = 0;  // storage holds a pointer to the closure's memory
   base::Atomic<std::uint32_t> references{0};
   alignas(8) std::byte storage[kInlineBytes];  // more in blocks of a larger class
 };
@@ -93,7 +93,7 @@ struct FiberFrame {
   bool leaves_for_good = false;     // in its last switch
   bool on_reserve = false;          // the stack is the worker's reserve
   Refusal refusal = Refusal::kNone;
-  std::uint32_t mxcsr = 0;          // with keeps_fp_control
+  std::uint32_t mxcsr = 0;  // with keeps_fp_control
   std::uint16_t x87_control = 0;
   void* asan_fake_stack = nullptr;
   void* tsan_fiber = nullptr;

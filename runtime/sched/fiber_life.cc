@@ -1,11 +1,12 @@
 #include "runtime/sched/fiber_life.h"
 
 #include <cstring>
-#include <cxxabi.h>
 #include <exception>
 #include <memory>
 #include <new>
 #include <utility>
+
+#include <cxxabi.h>
 
 #include "arch/x86_64/switch.h"
 #include "runtime/base/check.h"
@@ -81,7 +82,8 @@ void run_closure(FiberBlock& fiber) {
     run_closure(fiber);
   }
   fiber.frame->leaves_for_good = true;
-  if (fiber.keeps_fp_control) save_fp_control(fiber);  // and so the defaults are back for the others
+  // and so the defaults are back for the others
+  if (fiber.keeps_fp_control) save_fp_control(fiber);
   Worker::exit();
 }
 
@@ -108,7 +110,8 @@ FiberBlock* new_fiber(Group& group, const weft::internal::FiberCode& code,
   Worker* worker = current_worker();
   const bool extras = !options.name.empty() || options.stack_size != 0;
   const std::size_t extras_bytes = extras ? sizeof(FiberExtras) : 0;
-  const std::size_t room = BlockCache::kClassBytes.back() - offsetof(FiberBlock, storage) - extras_bytes;
+  const std::size_t room =
+      BlockCache::kClassBytes.back() - offsetof(FiberBlock, storage) - extras_bytes;
   const bool is_inline = fits_inline(code, room);
   const std::size_t storage_bytes = is_inline ? code.bytes : sizeof(void*);
 
@@ -252,8 +255,8 @@ WEFT_AROUND_SWITCH Worker* switch_to_worker(FiberBlock& fiber, Worker& worker) {
   const StackBounds& own = worker.hooks().own;
   FiberFrame* const frame = fiber.frame;
   // Without a place for it the fake stack of a fiber that ends is freed.
-  __sanitizer_start_switch_fiber(frame->leaves_for_good ? nullptr : &frame->asan_fake_stack, own.low,
-                                 own.bytes);
+  __sanitizer_start_switch_fiber(frame->leaves_for_good ? nullptr : &frame->asan_fake_stack,
+                                 own.low, own.bytes);
 #endif
 #if WEFT_TSAN
   happens_before(&fiber);

@@ -10,12 +10,12 @@
 // the block. [life]
 #pragma once
 
+#include <weft/fiber.h>
+
 #include <cstddef>
 #include <cstdint>
 
 #include <absl/status/status.h>
-
-#include <weft/fiber.h>
 
 #include "runtime/sched/block_pool.h"
 #include "runtime/sched/fiber.h"

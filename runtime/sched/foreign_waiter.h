@@ -17,7 +17,8 @@ struct ForeignWaiter {
   // The calling thread's record. Call from: any thread.
   static ForeignWaiter& of_this_thread();
 
-  void prepare() { word.store(kWaiting, std::memory_order_relaxed); }  // relaxed: not published yet
+  // relaxed: not published yet
+  void prepare() { word.store(kWaiting, std::memory_order_relaxed); }
   void wait();  // blocks until notify()
   void notify();
 

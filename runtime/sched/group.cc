@@ -49,12 +49,13 @@ std::exception_ptr Group::take_unseen_exception() {
   // acq_rel: as in report().
   if (exception != nullptr && !exception->taken.exchange(true, std::memory_order_acq_rel)) {
     if (std::uncaught_exceptions() == 0) return exception->pointer;
-    log(core_, LogLevel::kError, std::string("group ") + options_.name +
-                                     ": an exception of a fiber is lost, because another one unwinds");
+    log(core_, LogLevel::kError,
+        std::string("group ") + options_.name +
+            ": an exception of a fiber is lost, because another one unwinds");
   } else if (errors_->count != 0 && !options_.log_errors) {
-    log(core_, LogLevel::kWarning, std::string("group ") + options_.name +
-                                       ": nobody looked at the error of a fiber: " +
-                                       errors_->first.ToString());
+    log(core_, LogLevel::kWarning,
+        std::string("group ") + options_.name +
+            ": nobody looked at the error of a fiber: " + errors_->first.ToString());
   }
   return nullptr;
 }
@@ -121,7 +122,8 @@ void Group::ended(FiberBlock& fiber, WakeBatch& batch) {
     while (WaitNode* node = waiting.claim_first()) batch.add(*node);
     state = ObjectWord::with_waiters(state, nullptr);
   }
-  word_.unlock(state);  // [group] the last touch: a joiner that was claimed may destroy the group now
+  // [group] the last touch: a joiner that was claimed may destroy the group now
+  word_.unlock(state);
 }
 
 void Group::record(FiberBlock& fiber, const absl::Status* error,
@@ -137,7 +139,8 @@ void Group::record(FiberBlock& fiber, const absl::Status* error,
 
   const std::uint64_t state = word_.lock();
   if (errors_ == nullptr) errors_ = std::make_unique<Errors>();
-  if (exception != nullptr && errors_->exception == nullptr) errors_->exception = std::move(exception);
+  if (exception != nullptr && errors_->exception == nullptr)
+    errors_->exception = std::move(exception);
   if (error != nullptr) keep_error(std::move(copy));
   word_.unlock(state);
   if (!options_.keep_going) cancel();
@@ -208,7 +211,8 @@ absl::Status Group::join() {
     return report();
   }
   if (self->group == this) {
-    return absl::FailedPreconditionError("join: a fiber cannot wait for the group that it belongs to");
+    return absl::FailedPreconditionError(
+        "join: a fiber cannot wait for the group that it belongs to");
   }
   const bool all_ended = wait_empty(kCancel);
   if (maker_ != self) return all_ended ? report() : status_of(report_interruption(*self));

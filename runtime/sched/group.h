@@ -74,7 +74,8 @@ class Group {
 
   // Notes that a child ended with an error or an exception, and cancels the others if that is the rule.
   // Call from: the child, on its own stack, before ended().
-  void record(FiberBlock& fiber, const absl::Status* error, std::shared_ptr<ChildException> exception);
+  void record(FiberBlock& fiber, const absl::Status* error,
+              std::shared_ptr<ChildException> exception);
 
   // Notes that a child could not even be made. Call from: spawn.
   void record_unmade(const absl::Status& error);

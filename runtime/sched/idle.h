@@ -49,7 +49,8 @@ class Idle {
  public:
   static constexpr std::int64_t kWatchPeriodNs = 10'000'000;
 
-  explicit Idle(int workers) : workers_(workers), slots_(new Slot[static_cast<unsigned>(workers)]) {}
+  explicit Idle(int workers)
+      : workers_(workers), slots_(new Slot[static_cast<unsigned>(workers)]) {}
 
   // ---- Wakers
 
@@ -68,7 +69,8 @@ class Idle {
     // Load before CAS: nearly always there is a watcher already, or nobody to become one. What decides is
     // the words: a count alone could stay wrong for as long as somebody who changes it is preempted.
     while (sleepers_.load(std::memory_order_seq_cst) != 0 &&  // [sleep] the waker's second step
-           watcher_.load(std::memory_order_seq_cst) == 0 && (somebody_sleeps() || base::planted(26))) {
+           watcher_.load(std::memory_order_seq_cst) == 0 &&
+           (somebody_sleeps() || base::planted(26))) {
       std::uint32_t nobody = 0;
       // seq_cst: the token before the sleeper, in one order with those who give it back. [watch]
       if (!watcher_.compare_exchange_strong(nobody, 1, std::memory_order_seq_cst)) return;
@@ -82,7 +84,8 @@ class Idle {
   template <class Host>
   void reach(Host& host, int worker) {
     std::uint32_t asleep = kAsleep;
-    if (slots_[worker].word.load(std::memory_order_seq_cst) == kAsleep &&  // [sleep] the second step
+    // [sleep] the second step
+    if (slots_[worker].word.load(std::memory_order_seq_cst) == kAsleep &&
         slots_[worker].word.compare_exchange_strong(asleep, kRung, std::memory_order_seq_cst)) {
       sleepers_.fetch_sub(1, std::memory_order_seq_cst);
       host.ring(worker);
@@ -165,8 +168,8 @@ class Idle {
         return true;
       }
       // seq_cst [sleep]: in one order with the announcements.
-      if (seen == kAsleep && slots_[worker].word.compare_exchange_strong(
-                                 seen, role, std::memory_order_seq_cst)) {
+      if (seen == kAsleep &&
+          slots_[worker].word.compare_exchange_strong(seen, role, std::memory_order_seq_cst)) {
         sleepers_.fetch_sub(1, std::memory_order_seq_cst);
         host.ring(worker);
         return true;
@@ -185,7 +188,8 @@ class Idle {
   template <class Host>
   bool search(Host& host, int self, bool invited) {
     if (!invited) {
-      std::uint32_t seen = searchers_.load(std::memory_order_relaxed);  // relaxed: the CAS checks it
+      // relaxed: the CAS checks it
+      std::uint32_t seen = searchers_.load(std::memory_order_relaxed);
       do {
         if (2 * seen >= busy_.load(std::memory_order_seq_cst)) return false;
       } while (!searchers_.compare_exchange_weak(seen, seen + 1, std::memory_order_seq_cst));
@@ -206,8 +210,8 @@ class Idle {
     sleepers_.fetch_add(1, std::memory_order_seq_cst);
     slot.word.exchange(kAsleep, std::memory_order_seq_cst);  // [sleep] the sleeper's first step
     // [sleep] the sleeper's second step
-    const bool look_again = (host.stopping() && !base::planted(22)) ||
-                            (host.anything() && !base::planted(21));
+    const bool look_again =
+        (host.stopping() && !base::planted(22)) || (host.anything() && !base::planted(21));
     if (!look_again) {
       watch_if_needed(self);
       host.sleep(slot.watches);
@@ -241,7 +245,8 @@ class Idle {
     slots_[self].watches = false;
     give_back_watch();
   }
-  void give_back_watch() { watcher_.exchange(0, std::memory_order_seq_cst); }  // [watch] then look again
+  // [watch] then look again
+  void give_back_watch() { watcher_.exchange(0, std::memory_order_seq_cst); }
 
   const int workers_;
   std::unique_ptr<Slot[]> slots_;

@@ -55,7 +55,8 @@ class ObjectWord {
 
   // Publishes `state` and gives the lock back; the last touch of the object.
   void unlock(std::uint64_t state) {
-    word_.store(state & ~kLocked, std::memory_order_release);  // release [object]: pairs with lock()
+    // release [object]: pairs with lock()
+    word_.store(state & ~kLocked, std::memory_order_release);
   }
 
   // Changes the whole word from `from` to `to`, neither of them locked, if that is what it is.

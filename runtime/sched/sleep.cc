@@ -50,7 +50,8 @@ absl::Status interrupted() {
 absl::Status sleep_until(std::int64_t deadline_ns) {
   FiberBlock* self = current_fiber();
   if (self == nullptr) {
-    return absl::FailedPreconditionError("sleep: only a fiber can sleep; use nanosleep on a thread");
+    return absl::FailedPreconditionError(
+        "sleep: only a fiber can sleep; use nanosleep on a thread");
   }
   if (absl::Status status = interrupted(); !status.ok()) return status;
   if (deadline_ns <= os::now_ns()) {

@@ -48,7 +48,8 @@ void TimeoutLevel::restart(std::int64_t until_ns) {
 // Under the timers' lock.
 void TimeoutLevel::on_fire(Timer& timer, std::int64_t now_ns, WakeBatch& batch) {
   auto& self = static_cast<TimeoutLevel&>(timer);
-  std::uint64_t wanted = self.wanted_.load(std::memory_order_relaxed);  // relaxed: the CAS checks it
+  // relaxed: the CAS checks it
+  std::uint64_t wanted = self.wanted_.load(std::memory_order_relaxed);
   do {
     const auto until_ns = static_cast<std::int64_t>(wanted);
     if (until_ns > now_ns) {
@@ -57,7 +58,8 @@ void TimeoutLevel::on_fire(Timer& timer, std::int64_t now_ns, WakeBatch& batch) 
       return;
     }
     // relaxed [restart]: see restart().
-  } while (!self.wanted_.compare_exchange_weak(wanted, wanted | kExpired, std::memory_order_relaxed));
+  } while (
+      !self.wanted_.compare_exchange_weak(wanted, wanted | kExpired, std::memory_order_relaxed));
   if (self.level_.raise(Interruption::kDeadlineExceeded)) {
     batch.request(*self.level_.fiber(), kCancel);
   }

@@ -137,9 +137,7 @@ void UringDriver::fill_backlog() {
   }
 }
 
-void UringDriver::poll(WakeBatch& batch) {
-  enter(os::Ring::Wait::kNo, os::Ring::kNever, 0, batch);
-}
+void UringDriver::poll(WakeBatch& batch) { enter(os::Ring::Wait::kNo, os::Ring::kNever, 0, batch); }
 
 void UringDriver::wait(std::int64_t deadline_ns, std::int64_t now_ns, WakeBatch& batch) {
   if (!doorbell_armed_) fill_doorbell();
@@ -196,7 +194,8 @@ void UringDriver::complete(const io_uring_cqe& completion, WakeBatch& batch) {
   operation.result = completion.res;
   operation.more_data = (completion.flags & IORING_CQE_F_SOCK_NONEMPTY) != 0;
   FiberBlock& fiber = *operation.fiber;
-  fiber.claim.complete();  // the last touch: from here on the fiber may run and the operation be gone
+  // the last touch: from here on the fiber may run and the operation be gone
+  fiber.claim.complete();
   batch.add(fiber);
 }
 
@@ -217,7 +216,8 @@ void UringDriver::leave_thread() {
 
 void UringDriver::ring_doorbell() {
   const std::uint64_t one = 1;
-  arch::syscall(SYS_write, doorbell_, &one, sizeof one);  // an eventfd that is never read stays writable
+  // an eventfd that is never read stays writable
+  arch::syscall(SYS_write, doorbell_, &one, sizeof one);
 }
 
 }  // namespace weft::sched

@@ -34,7 +34,9 @@ class UringDriver final : public IoDriver {
   bool withdraw(Operation& operation) override;
   void cancel(Operation& operation) override;
   unsigned prepared() const override { return batch_size_; }
-  bool completions_waiting() const override { return ring_.peek() != nullptr || ring_.work_waiting(); }
+  bool completions_waiting() const override {
+    return ring_.peek() != nullptr || ring_.work_waiting();
+  }
   void poll(WakeBatch& batch) override;
   void wait(std::int64_t deadline_ns, std::int64_t now_ns, WakeBatch& batch) override;
   void ring_doorbell() override;
@@ -55,8 +57,8 @@ class UringDriver final : public IoDriver {
   os::Ring ring_;
   int doorbell_ = -1;
   bool doorbell_armed_ = false;
-  unsigned batch_size_ = 0;      // operations and cancels not yet handed to the kernel
-  std::size_t in_flight_ = 0;    // prepared, and not yet completed or withdrawn
+  unsigned batch_size_ = 0;    // operations and cancels not yet handed to the kernel
+  std::size_t in_flight_ = 0;  // prepared, and not yet completed or withdrawn
   const char* failed_step_ = "";
 
   // What found the submission queue full and the kernel unwilling; goes in first, in order.

@@ -17,9 +17,7 @@ void WakeBatch::add(WaitNode& node) {
   }
 }
 
-void WakeBatch::request(FiberBlock& fiber, Request what) {
-  keep(fiber, fiber.claim.request(what));
-}
+void WakeBatch::request(FiberBlock& fiber, Request what) { keep(fiber, fiber.claim.request(what)); }
 
 void WakeBatch::request_end(FiberBlock& fiber) { keep(fiber, fiber.claim.request_end()); }
 

@@ -257,7 +257,8 @@ FiberBlock* Worker::take_local() {
   slot_in_a_row_ = 0;
   if (__builtin_expect(oldest_first_, 0)) {
     oldest_first_ = false;
-    unstarted_turn_ = true;  // it counts: or fibers that spawn and yield would outrun those made ready
+    // it counts: or fibers that spawn and yield would outrun those made ready
+    unstarted_turn_ = true;
     if (FiberBlock* fiber = unstarted_.pop_oldest()) return fiber;
   }
   // [turn] One of each: ready ones first would hold up a thousand new fibers behind two that yield.
@@ -272,17 +273,21 @@ FiberBlock* Worker::take_local() {
 }
 
 FiberBlock* Worker::pop_ready() { return alone_ ? ready_.pop_unshared() : ready_.pop(); }
-FiberBlock* Worker::pop_unstarted() { return alone_ ? unstarted_.pop_unshared() : unstarted_.pop(); }
+FiberBlock* Worker::pop_unstarted() {
+  return alone_ ? unstarted_.pop_unshared() : unstarted_.pop();
+}
 
 FiberBlock* Worker::take_next_slot() {
-  FiberBlock* fiber = next_slot_.load(std::memory_order_relaxed);  // relaxed: a hint; ours, if alone
+  // relaxed: a hint; ours, if alone
+  FiberBlock* fiber = next_slot_.load(std::memory_order_relaxed);
   if (fiber == nullptr || slot_in_a_row_ >= kSlotInARow) return nullptr;
   ++slot_in_a_row_;
   if (alone_) {
     next_slot_.store(nullptr, std::memory_order_relaxed);  // relaxed: as above
     return fiber;
   }
-  return next_slot_.exchange(nullptr, std::memory_order_acq_rel);  // [slot] the watcher may be faster
+  // [slot] the watcher may be faster
+  return next_slot_.exchange(nullptr, std::memory_order_acq_rel);
 }
 
 // Gives an unstarted fiber its stack. One that gets none ends unrun, on the reserve: its closure may
@@ -385,8 +390,8 @@ void Worker::take_injected() {
 }
 
 bool Worker::share_left() const {
-  return !alone_ && (ready_.size() >= kReadyWorthARing || unstarted_.size() > 1 ||
-                     !core_.injection().empty());
+  return !alone_ &&
+         (ready_.size() >= kReadyWorthARing || unstarted_.size() > 1 || !core_.injection().empty());
 }
 
 bool Worker::steal(int victim) { return steal_into(core_.worker(victim)) != 0; }
@@ -401,7 +406,7 @@ unsigned Worker::steal_into(Worker& victim) {
   }
   if (count != 0) {
     add(counters.steals, count);
-    ready_.publish_seq_cst();      // [sleep] moved work is new work for those who look
+    ready_.publish_seq_cst();  // [sleep] moved work is new work for those who look
     unstarted_.publish_seq_cst();
   }
   return count;
@@ -436,8 +441,8 @@ bool Worker::spin() {
     came = came || timers_.earliest() <= os::now_ns();
   }
   core_.spinner().store(0, std::memory_order_relaxed);
-  spin_limit_ns_ = came ? std::min(2 * spin_limit_ns_, kSpinMaxNs)
-                        : std::max(spin_limit_ns_ / 2, kSpinMinNs);
+  spin_limit_ns_ =
+      came ? std::min(2 * spin_limit_ns_, kSpinMaxNs) : std::max(spin_limit_ns_ / 2, kSpinMinNs);
   return came;
 }
 

@@ -189,12 +189,12 @@ class Worker : private SwitchedStack {
   ThreadState* thread_state_ = nullptr;  // of this kernel thread
   int* errno_ = nullptr;
 
-  unsigned ran_ = 0;             // fibers in this turn
+  unsigned ran_ = 0;  // fibers in this turn
   unsigned slot_in_a_row_ = 0;
   bool unstarted_turn_ = false;  // whose turn it is, unstarted or ready
   bool oldest_first_ = false;    // once a turn the oldest unstarted fiber goes first
   bool turn_over_ = false;
-  const bool alone_;             // the only worker: nobody to tell, nobody who steals
+  const bool alone_;  // the only worker: nobody to tell, nobody who steals
   const bool shuffles_;
   std::uint64_t turn_began_cycles_ = 0;
   std::int64_t now_ns_ = 0;

@@ -1,6 +1,7 @@
 // For tls_lint_test.py: functions that keep something of the thread over a switch, which the lint must
 // find, and the same done rightly, which it must leave alone. Compiled, never linked.
 #include <cerrno>
+
 #include <cxxabi.h>
 
 namespace weft::sched {

@@ -5,7 +5,6 @@
 //   stream.read(buffer);
 #pragma once
 
-#include <concepts>
 #include <cstddef>
 #include <ranges>
 #include <span>
@@ -15,26 +14,30 @@
 namespace weft {
 
 template <class T>
-concept ByteLike = std::same_as<std::remove_cv_t<T>, char> ||
-                   std::same_as<std::remove_cv_t<T>, std::byte> ||
-                   std::same_as<std::remove_cv_t<T>, unsigned char>;
+inline constexpr bool kIsByte =
+    std::is_same_v<T, char> || std::is_same_v<T, std::byte> || std::is_same_v<T, unsigned char>;
+
+template <class R>
+concept ByteRange = std::ranges::contiguous_range<R> && kIsByte<std::ranges::range_value_t<R>>;
+
+template <class R>
+concept WritableByteRange =
+    ByteRange<R> && !std::is_const_v<std::remove_reference_t<std::ranges::range_reference_t<R>>>;
 
 // Bytes to read from. Does not own them.
 struct Bytes : std::span<const std::byte> {
   Bytes() = default;
-  template <std::ranges::contiguous_range R>
-    requires ByteLike<std::ranges::range_value_t<R>>
+  template <ByteRange R>
   Bytes(const R& range)  // NOLINT(google-explicit-constructor): the point of the type
-      : span(reinterpret_cast<const std::byte*>(std::ranges::data(range)), std::ranges::size(range)) {}
+      : span(reinterpret_cast<const std::byte*>(std::ranges::data(range)),
+             std::ranges::size(range)) {}
   Bytes(const char* text) : Bytes(std::string_view(text)) {}  // NOLINT(google-explicit-constructor)
 };
 
 // Bytes to write into. Does not own them.
 struct MutableBytes : std::span<std::byte> {
   MutableBytes() = default;
-  template <std::ranges::contiguous_range R>
-    requires ByteLike<std::remove_reference_t<std::ranges::range_reference_t<R>>> &&
-             (!std::is_const_v<std::remove_reference_t<std::ranges::range_reference_t<R>>>)
+  template <WritableByteRange R>
   MutableBytes(R&& range)  // NOLINT(google-explicit-constructor)
       : span(reinterpret_cast<std::byte*>(std::ranges::data(range)), std::ranges::size(range)) {}
 };

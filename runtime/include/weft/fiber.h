@@ -12,15 +12,15 @@
 // their runtime: everything has ended then.
 #pragma once
 
+#include <weft/internal/fiber_code.h>
+#include <weft/status.h>
+
 #include <cstddef>
 #include <cstdint>
 #include <string_view>
 #include <utility>
 
 #include <absl/status/status.h>
-
-#include <weft/internal/fiber_code.h>
-#include <weft/status.h>
 
 namespace weft {
 
@@ -30,7 +30,8 @@ using FiberId = std::uint64_t;
 struct Site {
   const char* file;
   unsigned line;
-  static constexpr Site here(const char* file = __builtin_FILE(), unsigned line = __builtin_LINE()) {
+  static constexpr Site here(const char* file = __builtin_FILE(),
+                             unsigned line = __builtin_LINE()) {
     return {file, line};
   }
 };

@@ -15,6 +15,9 @@
 // "operation: errno text" and have an error_number().
 #pragma once
 
+#include <weft/bytes.h>
+#include <weft/stream.h>
+
 #include <cstddef>
 #include <cstdint>
 #include <functional>
@@ -25,9 +28,6 @@
 
 #include <absl/status/status.h>
 #include <absl/status/statusor.h>
-
-#include <weft/bytes.h>
-#include <weft/stream.h>
 
 namespace weft {
 

@@ -16,6 +16,10 @@
 // Promises: main's thread is never a worker. Start and stop can be repeated without a trace.
 #pragma once
 
+#include <weft/fiber.h>
+#include <weft/scope.h>
+#include <weft/status.h>
+
 #include <cstddef>
 #include <cstdint>
 #include <functional>
@@ -30,10 +34,6 @@
 #include <absl/status/statusor.h>
 #include <absl/time/time.h>
 
-#include <weft/fiber.h>
-#include <weft/scope.h>
-#include <weft/status.h>
-
 namespace weft::sched {
 class Core;
 Core* core_of(Runtime& runtime);
@@ -45,21 +45,21 @@ enum class Engine { kAuto, kUring };
 enum class LogLevel { kInfo, kWarning, kError };
 
 struct Options {
-  int workers = 0;                      // 0: min(affinity mask, ceil(cgroup CPU quota)), at least 1
-  std::size_t stack_size = 256 << 10;   // a power of two from 16 KiB up; counts the guard
+  int workers = 0;                     // 0: min(affinity mask, ceil(cgroup CPU quota)), at least 1
+  std::size_t stack_size = 256 << 10;  // a power of two from 16 KiB up; counts the guard
   Engine engine = Engine::kAuto;
-  bool raw_clone = true;                // false, or where it cannot be had (one log line): plain threads
-  bool shuffle_wakes = false;           // tests: every wake moves the fiber to another worker
-  bool handle_signals = true;           // run() only: SIGTERM and SIGINT drain, a second one cancels
+  bool raw_clone = true;       // false, or where it cannot be had: plain threads, one log line
+  bool shuffle_wakes = false;  // tests: every wake moves the fiber to another worker
+  bool handle_signals = true;  // run() only: SIGTERM, SIGINT drain, a second one cancels
   absl::Duration drain = absl::Seconds(10);
   absl::Duration shutdown_limit = absl::Seconds(5);
-  absl::Duration timer_slack = absl::Milliseconds(1);  // late by at most min(this, 1/50 of the wait)
-  std::size_t prewarm = 0;              // stacks and control blocks touched before the first spawn
+  absl::Duration timer_slack = absl::Milliseconds(1);  // late by at most min(this, wait / 50)
+  std::size_t prewarm = 0;  // stacks and control blocks touched before the first spawn
   std::function<void(LogLevel, std::string_view)> log = {};  // default: stderr, warnings and worse
 };
 
 struct Metrics {
-  std::uint64_t fibers = 0;          // alive now
+  std::uint64_t fibers = 0;  // alive now
   std::uint64_t spawned = 0;
   std::uint64_t switches = 0;
   std::uint64_t steals = 0;          // fibers that another worker took

@@ -17,6 +17,9 @@
 // kDeadlineExceeded when its deadline did it, at once.
 #pragma once
 
+#include <weft/fiber.h>
+#include <weft/internal/fiber_code.h>
+
 #include <cstddef>
 #include <string_view>
 #include <type_traits>
@@ -24,9 +27,6 @@
 
 #include <absl/status/status.h>
 #include <absl/time/time.h>
-
-#include <weft/fiber.h>
-#include <weft/internal/fiber_code.h>
 
 namespace weft::sched {
 class Core;
@@ -105,7 +105,8 @@ class FiberGroup {
   FiberGroup(Lexical, ScopeOptions options, Site site);
 
  private:
-  internal::Prepared prepare(const internal::FiberCode& code, const SpawnOptions& options, Site site);
+  internal::Prepared prepare(const internal::FiberCode& code, const SpawnOptions& options,
+                             Site site);
   void launch(internal::FiberHandle fiber);
   void abandon(internal::FiberHandle fiber);
 

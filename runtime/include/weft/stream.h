@@ -10,12 +10,12 @@
 // torn: close it; who must know how far it came uses write() and read().
 #pragma once
 
+#include <weft/bytes.h>
+
 #include <cstddef>
 
 #include <absl/status/status.h>
 #include <absl/status/statusor.h>
-
-#include <weft/bytes.h>
 
 namespace weft {
 

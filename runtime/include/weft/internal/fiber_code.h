@@ -2,6 +2,8 @@
 // and to destroy it, and what its result is. No user names anything here.
 #pragma once
 
+#include <weft/status.h>
+
 #include <algorithm>
 #include <cstddef>
 #include <memory>
@@ -10,8 +12,6 @@
 
 #include <absl/status/status.h>
 #include <absl/status/statusor.h>
-
-#include <weft/status.h>
 
 namespace weft::sched {
 struct FiberBlock;
@@ -57,21 +57,23 @@ template <class F, class T>
 struct FiberCodeFor {
   using Result = Joined<T>;
 
+  struct Destroy {
+    void operator()(F* closure) const { closure->~F(); }
+  };
+
+  // Calls the closure and destroys it.
+  static T call(F* closure) {
+    std::unique_ptr<F, Destroy> owned(closure);
+    return std::move(*closure)();
+  }
   static const absl::Status* run(void* storage) {
     auto* closure = static_cast<F*>(storage);
     if constexpr (std::is_void_v<T>) {
-      {
-        std::unique_ptr<F, Destroy> owned(closure);
-        std::move(*closure)();
-      }
+      call(closure);
       ::new (storage) Result();
       return nullptr;
     } else {
-      auto call = [closure]() -> Result {
-        std::unique_ptr<F, Destroy> owned(closure);
-        return Result(std::move(*closure)());
-      };
-      Result value = call();
+      Result value(call(closure));
       auto* kept = ::new (storage) Result(std::move(value));
       return status_in(*kept).ok() ? nullptr : &status_in(*kept);
     }
@@ -81,10 +83,6 @@ struct FiberCodeFor {
     ::new (storage) Result(std::move(error));
   }
   static void destroy(void* storage) { static_cast<Result*>(storage)->~Result(); }
-
-  struct Destroy {
-    void operator()(F* closure) const { closure->~F(); }
-  };
 
   // The destructors of void, Status and of plain values run anywhere; another one may park.
   static constexpr bool kPlain =
