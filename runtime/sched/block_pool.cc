@@ -156,12 +156,12 @@ FiberBlock* BlockCache::allocate_shared(std::size_t storage_bytes, std::size_t e
 }
 
 void BlockCache::release(FiberBlock* block, BlockCache* mine) {
-  happens_before(block);
   Slab* slab = Slab::of(block);
   BlockCache* home = slab->home;
   if (home == mine) {
     Class& local = mine->classes_[slab->size_class];
     block->link = local.free;
+    happens_before(block);  // whichever fiber of this worker gets it next
     local.free = block;
     return;
   }
@@ -169,6 +169,7 @@ void BlockCache::release(FiberBlock* block, BlockCache* mine) {
   FiberBlock* seen = remote.load(std::memory_order_relaxed);  // relaxed: the CAS checks it
   do {
     block->link = seen;
+    happens_before(block);
     // release [remote]: the block as we leave it; pairs with the exchange in refill().
   } while (!remote.compare_exchange_weak(seen, block, std::memory_order_release,
                                          std::memory_order_relaxed));

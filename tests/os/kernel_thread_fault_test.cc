@@ -187,7 +187,8 @@ TEST_CASE("kernel thread: 1,000 starts and joins leave nothing behind", "[kernel
   const test::ProcessUse after = test::process_use(before.threads);
   CHECK(after.threads == before.threads);
   CHECK(after.descriptors == before.descriptors);
-  CHECK(after.mappings <= before.mappings + 4);  // the heap may have grown by a mapping
+  // The heap, and what a sanitizer keeps, may have grown by a few mappings; a leak would be 1,000.
+  CHECK(after.mappings < before.mappings + 100);
   if (!test::kAddressSanitizer && !test::kThreadSanitizer) {
     CHECK(after.resident_kib < before.resident_kib + 1024);
   }
