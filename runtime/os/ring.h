@@ -82,9 +82,11 @@ class Ring {
 
  private:
   int round_trip();
+  int wait_in_poll(std::int64_t left_ns);
 
   io_uring ring_{};
   bool open_ = false;
+  bool waits_in_poll_ = false;
   const char* failed_step_ = "";
   std::uint64_t enters_ = 0;
 };

@@ -1,6 +1,5 @@
 #include "runtime/sched/fiber_life.h"
 
-#include <cstring>
 #include <exception>
 #include <memory>
 #include <new>
@@ -144,9 +143,7 @@ FiberBlock* new_fiber(Group& group, const weft::internal::FiberCode& code,
   if (extras) {
     FiberExtras& more = *BlockCache::extras_of(fiber);
     more.stack_bytes = options.stack_size;
-    const std::size_t length = std::min(options.name.size(), sizeof more.name - 1);
-    std::memcpy(more.name, options.name.data(), length);
-    more.name[length] = '\0';
+    more.name[options.name.copy(more.name, sizeof more.name - 1)] = '\0';
   }
   return fiber;
 }

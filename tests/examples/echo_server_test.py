@@ -113,6 +113,7 @@ def drain_under_load():
 def second_signal_cancels():
     with Server() as server:
         client = server.connect()
+        ask(client)  # it is served
         client.setblocking(False)
         try:  # a client that reads nothing: the server's reply waits
             while True:
