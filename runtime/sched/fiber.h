@@ -41,6 +41,16 @@ enum class Ending : std::uint8_t {
   kThrew,     // a std::shared_ptr<ChildException> is
 };
 
+// Written as one by spawn; later only `ending` changes, by the fiber itself.
+struct FiberTraits {
+  std::uint32_t line : 24 = 0;   // of the spawn site
+  std::uint32_t ending : 2 = 0;  // Ending
+  std::uint32_t pinned : 1 = 0;  // stays on the worker that first runs it
+  std::uint32_t keeps_fp_control : 1 = 0;
+  std::uint32_t has_extras : 1 = 0;    // a FiberExtras ends the block
+  std::uint32_t heap_storage : 1 = 0;  // storage holds a pointer to the closure's memory
+};
+
 struct alignas(64) FiberBlock {
   // The join word: kFlagA when the fiber has ended and kFlagB when its handle is gone.
   static constexpr std::uint64_t kDone = ObjectWord::kFlagA;
@@ -61,17 +71,17 @@ struct alignas(64) FiberBlock {
   base::ListNode<FiberBlock> group_node;  // in the group's list, under the group's lock
   std::uint64_t id = 0;
   const char* file = nullptr;  // where it was spawned
-  std::uint32_t line : 24 = 0;
-  std::uint32_t ending : 2 = 0;  // Ending
-  std::uint32_t pinned : 1 = 0;  // stays on the worker that first runs it
-  std::uint32_t keeps_fp_control : 1 = 0;
-  std::uint32_t has_extras : 1 = 0;    // a FiberExtras ends the block
-  std::uint32_t heap_storage : 1 = 0;  // storage holds a pointer to the closure's memory
+  FiberTraits traits;
   base::Atomic<std::uint32_t> references{0};
   alignas(8) std::byte storage[kInlineBytes];  // more in blocks of a larger class
 };
 static_assert(sizeof(FiberBlock) == 128 && offsetof(FiberBlock, rsp) == 0);
 static_assert(offsetof(FiberBlock, group_node) == 64);
+
+// Where the closure, and later the result, of a fiber is.
+inline void* fiber_storage(FiberBlock& fiber) {
+  return fiber.traits.heap_storage ? *reinterpret_cast<void**>(fiber.storage) : fiber.storage;
+}
 
 // At the end of a block that was spawned with a name or a stack size of its own.
 struct FiberExtras {
@@ -90,11 +100,10 @@ struct FiberFrame {
   Operation* operation = nullptr;  // while it waits in a ring
   Worker* pinned_to = nullptr;
   std::uint32_t ends_on_drain = 0;  // how many EndOnDrain live
-  bool leaves_for_good = false;     // in its last switch
   bool on_reserve = false;          // the stack is the worker's reserve
   Refusal refusal = Refusal::kNone;
-  std::uint32_t mxcsr = 0;  // with keeps_fp_control
-  std::uint16_t x87_control = 0;
+  std::uint16_t x87_control = 0x37f;  // these two with keeps_fp_control: the psABI's initial values
+  std::uint32_t mxcsr = 0x1f80;
   void* asan_fake_stack = nullptr;
   void* tsan_fiber = nullptr;
 };

@@ -105,15 +105,6 @@ void Group::orphan_subgroups() {
   word_.unlock(state);
 }
 
-void Group::add(FiberBlock& fiber) {
-  const std::uint64_t state = word_.lock();
-  ++count_;
-  fibers_.push_back(&fiber);
-  // A late child hears at once what the others have heard. It has not started: the request is noted.
-  if (is_cancelled()) fiber.claim.request(kCancel);
-  word_.unlock(state);
-}
-
 void Group::ended(FiberBlock& fiber, WakeBatch& batch) {
   std::uint64_t state = word_.lock();
   fibers_.remove(&fiber);

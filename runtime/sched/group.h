@@ -70,7 +70,14 @@ class Group {
   void set_deadline(std::int64_t deadline_ns, std::int64_t now_ns);
 
   // Takes a fiber in; a cancelled group asks it at once to end. Call from: any thread. Never parks.
-  void add(FiberBlock& fiber);
+  void add(FiberBlock& fiber) {
+    const std::uint64_t state = word_.lock();
+    ++count_;
+    fibers_.push_back(&fiber);
+    // A late child hears at once what the others have heard. It has not started: the request is noted.
+    if (__builtin_expect(is_cancelled(), 0)) fiber.claim.request(kCancel);
+    word_.unlock(state);
+  }
 
   // Notes that a child ended with an error or an exception, and cancels the others if that is the rule.
   // Call from: the child, on its own stack, before ended().

@@ -11,6 +11,7 @@
 #include "runtime/base/check.h"
 #include "runtime/base/intrusive_list.h"
 #include "runtime/sched/fiber.h"
+#include "runtime/sched/foreign_waiter.h"
 #include "runtime/sched/switch_hooks.h"
 #include "runtime/sched/wait_list.h"
 
@@ -27,7 +28,12 @@ class WakeBatch {
   void add(FiberBlock& fiber) { ready_.push(&fiber); }
 
   // A waiter that the caller has claimed, fiber or foreign thread.
-  void add(WaitNode& node);
+  void add(WaitNode& node) {
+    if (node.fiber != nullptr) return add(*node.fiber);
+    // The record and not the node: the node is on a stack that may be gone before deliver().
+    node.foreign->next = foreign_;
+    foreign_ = node.foreign;
+  }
 
   // Asks something of a fiber and keeps what follows from it.
   void request(FiberBlock& fiber, Request what);

@@ -6,7 +6,6 @@
 
 #include <cxxabi.h>
 
-#include "arch/x86_64/switch.h"
 #include "runtime/base/check.h"
 #include "runtime/os/clock.h"
 #include "runtime/sched/core.h"
@@ -27,7 +26,8 @@ constexpr std::int64_t kSpinMinNs = 1'000;
 }  // namespace
 
 Worker::Worker(Core& core, int index)
-    : alone_(core.options().workers == 1),
+    : runtime_(core.number()),
+      alone_(core.options().workers == 1),
       shuffles_(core.options().shuffle_wakes && core.options().workers > 1),
       spin_limit_ns_(kSpinMaxNs),
       timers_(absl::ToInt64Nanoseconds(core.options().timer_slack)),
@@ -87,9 +87,9 @@ void Worker::main() {
   const int error = *worker->errno_;
   worker->commit_ = commit;
   worker->commit_argument_ = argument;
-  if (__builtin_expect(fiber->keeps_fp_control, 0)) save_fp_control(*fiber);
+  if (__builtin_expect(fiber->traits.keeps_fp_control, 0)) save_fp_control(*fiber);
   worker = switch_to_worker(*fiber, *worker);
-  if (__builtin_expect(fiber->keeps_fp_control, 0)) restore_fp_control(*fiber);
+  if (__builtin_expect(fiber->traits.keeps_fp_control, 0)) restore_fp_control(*fiber);
   *worker->thread_state_ = state;
   *worker->errno_ = error;
 }
@@ -125,18 +125,12 @@ void Worker::commit_operation(Worker& worker, FiberBlock& fiber, void* operation
   }
 }
 
-// As leave(), but nothing of the thread's state is kept, and no section is left open for TSan.
-void Worker::exit() {
+// As leave(), but nothing of the thread's state is kept.
+Worker* Worker::end() {
+  WorkerSection section;
   Worker* worker = current_worker();
-  FiberBlock* fiber;
-  {
-    WorkerSection section;
-    fiber = worker->current_;
-    worker->commit_ = &commit_exit;
-    worker->commit_argument_ = nullptr;
-  }
-  switch_to_worker(*fiber, *worker);
-  __builtin_unreachable();
+  worker->commit_ = &commit_exit;
+  return worker;
 }
 
 void Worker::commit_exit(Worker& worker, FiberBlock& fiber, void*) {
@@ -153,7 +147,7 @@ void Worker::commit_exit(Worker& worker, FiberBlock& fiber, void*) {
 void Worker::make_ready(FiberBlock& fiber) {
   WorkerSection section;
   happens_before(&fiber);
-  if (fiber.pinned && fiber.frame != nullptr) {
+  if (fiber.traits.pinned && fiber.frame != nullptr) {
     Worker* home = fiber.frame->pinned_to;
     if (home != this) return core_.send_ready(fiber, home->index_);
     if (!pinned_.push(&fiber)) core_.inject(fiber);
@@ -177,7 +171,7 @@ void Worker::make_ready(FiberBlock& fiber) {
 }
 
 void Worker::push_ready(FiberBlock& fiber) {
-  auto& queue = fiber.pinned ? pinned_ : ready_;
+  auto& queue = fiber.traits.pinned ? pinned_ : ready_;
   if (__builtin_expect(!queue.push(&fiber), 0)) core_.inject(fiber);
 }
 
@@ -191,12 +185,9 @@ void Worker::announce_ready() {
   }
 }
 
-void Worker::push_unstarted(FiberBlock& fiber) {
-  WorkerSection section;
-  add(counters.spawned);
-  const bool first = unstarted_.empty();
-  if (__builtin_expect(!unstarted_.push(&fiber), 0)) return core_.inject(fiber);
-  if (alone_) return;
+void Worker::inject(FiberBlock& fiber) { core_.inject(fiber); }
+
+void Worker::announce_unstarted(bool first) {
   unstarted_.publish_seq_cst();  // [sleep] then look for sleepers
   if (core_.idle().sleepers() == 0) return;
   // The first one alone is probably joined at once: it runs here soon, or the watcher starts it.
@@ -209,17 +200,18 @@ void Worker::push_unstarted(FiberBlock& fiber) {
 
 // ---- The loop
 
-FiberBlock* Worker::next() {
+WeftNext Worker::next() {
   if (FiberBlock* left = current_) {
     current_ = nullptr;
     commit_(*this, *left, commit_argument_);
   }
-  FiberBlock* fiber;
-  do {
-    fiber = pick();
-  } while (fiber != nullptr && fiber->frame == nullptr && !bind(*fiber));
-  current_ = fiber;
-  return fiber;
+  while (true) {
+    FiberBlock* fiber = pick();
+    const bool starts = fiber != nullptr && fiber->frame == nullptr;
+    if (starts && !bind(*fiber)) continue;
+    current_ = fiber;
+    return {fiber, starts};
+  }
 }
 
 FiberBlock* Worker::pick() {
@@ -290,10 +282,20 @@ FiberBlock* Worker::take_next_slot() {
   return next_slot_.exchange(nullptr, std::memory_order_acq_rel);
 }
 
-// Gives an unstarted fiber its stack. One that gets none ends unrun, on the reserve: its closure may
-// park in a destructor. False: the reserve is in use, and the fiber waits for it.
+// Gives an unstarted fiber its stack. False: there is none, and the fiber waits for the reserve.
 bool Worker::bind(FiberBlock& fiber) {
-  const std::size_t bytes = fiber.has_extras ? BlockCache::extras_of(&fiber)->stack_bytes : 0;
+  Stack* stack = fiber.traits.has_extras ? nullptr : stacks_.acquire();
+  if (__builtin_expect(stack == nullptr, 0)) return bind_slowly(fiber);
+  bind_stack(fiber, *stack, fiber.traits.pinned ? this : nullptr);
+  happens_before(&fiber);
+  return true;
+}
+
+// The same for one that asked for a size, or has just got no stack. Who gets none at all ends unrun, on the
+// reserve: its closure may park in a destructor. False: the reserve is in use.
+bool Worker::bind_slowly(FiberBlock& fiber) {
+  const std::size_t bytes =
+      fiber.traits.has_extras ? BlockCache::extras_of(&fiber)->stack_bytes : 0;
   Refusal refusal = validate_stack_bytes(bytes).ok() ? Refusal::kNone : Refusal::kBadStackSize;
   Stack* stack = stacks_.acquire(refusal == Refusal::kNone ? bytes : 0);
   const bool on_reserve = stack == nullptr;
@@ -305,7 +307,7 @@ bool Worker::bind(FiberBlock& fiber) {
     }
     if (refusal == Refusal::kNone) refusal = Refusal::kNoStack;
   }
-  bind_stack(fiber, *stack, fiber.pinned ? this : nullptr);
+  bind_stack(fiber, *stack, fiber.traits.pinned ? this : nullptr);
   fiber.frame->on_reserve = on_reserve;
   fiber.frame->refusal = refusal;
   happens_before(&fiber);
@@ -350,9 +352,9 @@ void Worker::take_in(WakeBatch& batch) {
   while (FiberBlock* fiber = woken.pop()) push_ready(*fiber);
   timers_.fire_due(now_ns_, batch);
   while (FiberBlock* fiber = batch.take_ready()) {
-    if (fiber->pinned && fiber->frame->pinned_to != this) {
+    if (fiber->traits.pinned && fiber->frame->pinned_to != this) {
       core_.send_ready(*fiber, fiber->frame->pinned_to->index_);
-    } else if (shuffles_ && !fiber->pinned) {
+    } else if (shuffles_ && !fiber->traits.pinned) {
       core_.send_ready(*fiber, (index_ + 1) % core_.worker_count());
     } else {
       push_ready(*fiber);

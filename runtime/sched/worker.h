@@ -22,6 +22,7 @@
 #include <memory>
 
 #include "arch/x86_64/cpu.h"
+#include "arch/x86_64/switch.h"
 #include "runtime/base/atomic.h"
 #include "runtime/base/inbox.h"
 #include "runtime/base/ready_queue.h"
@@ -95,8 +96,9 @@ class Worker : private SwitchedStack {
   // Prepares `operation` and parks until it has completed, or was cancelled by one of `accepts`.
   // Returns its result; -ECANCELED when it was cut short. Call from: a fiber. Parks.
   static int perform(Operation& operation, unsigned accepts);
-  // The end of a fiber; does not return.
-  [[noreturn]] static void exit();
+  // The calling fiber has ended: the worker that runs it, which does the rest once the fiber has left its
+  // stack. Call from: fiber_entry alone.
+  static Worker* end();
 
   FiberBlock* current() const { return current_; }
   // What a new fiber finds of the thread's state: nothing caught, errno 0.
@@ -108,10 +110,19 @@ class Worker : private SwitchedStack {
 
   // ---- Making runnable
 
+  bool is_of_this_runtime(const FiberBlock& fiber) const {
+    return fiber.claim.load().runtime() == runtime_;
+  }
   // A fiber that was claimed; runs next here, or goes where it is pinned. Call from: the owner.
   void make_ready(FiberBlock& fiber);
   // A fiber that has not started. Call from: the owner.
-  void push_unstarted(FiberBlock& fiber);
+  void push_unstarted(FiberBlock& fiber) {
+    WorkerSection section;
+    add(counters.spawned);
+    const bool first = unstarted_.empty();
+    if (__builtin_expect(!unstarted_.push(&fiber), 0)) return inject(fiber);
+    if (!alone_) announce_unstarted(first);
+  }
   // From another worker or thread: a pinned fiber, or one that must run here. The caller then makes the
   // worker look. Call from: any thread.
   void push_ready_inbox(FiberBlock& fiber) { ready_inbox_.push(&fiber); }
@@ -122,7 +133,7 @@ class Worker : private SwitchedStack {
 
   // Finishes what the last fiber began by leaving, and says who runs next; null: the runtime stops.
   // Call from: weft_next alone.
-  FiberBlock* next();
+  WeftNext next();
 
   // ---- The host of Idle (idle.h says what each must do)
   bool stopping() const;
@@ -165,9 +176,12 @@ class Worker : private SwitchedStack {
   FiberBlock* pop_ready();
   FiberBlock* pop_unstarted();
   bool bind(FiberBlock& fiber);
+  bool bind_slowly(FiberBlock& fiber);
   void release_stack(FiberBlock& fiber);
   void push_ready(FiberBlock& fiber);
+  void inject(FiberBlock& fiber);
   void announce_ready();
+  void announce_unstarted(bool first);
   void take_in(WakeBatch& batch);
   void handle_messages(WakeBatch& batch);
   void take_injected();
@@ -194,7 +208,8 @@ class Worker : private SwitchedStack {
   bool unstarted_turn_ = false;  // whose turn it is, unstarted or ready
   bool oldest_first_ = false;    // once a turn the oldest unstarted fiber goes first
   bool turn_over_ = false;
-  const bool alone_;  // the only worker: nobody to tell, nobody who steals
+  const unsigned runtime_;  // its number
+  const bool alone_;        // the only worker: nobody to tell, nobody who steals
   const bool shuffles_;
   std::uint64_t turn_began_cycles_ = 0;
   std::int64_t now_ns_ = 0;
@@ -228,10 +243,29 @@ class Worker : private SwitchedStack {
   std::uint64_t seen_switches_ = 0;
 };
 
+#ifdef WEFT_MODEL
+Worker* current_worker();  // in a model they are the model's own
+FiberBlock* current_fiber();
+#else
 // The worker of the calling kernel thread; null on a thread that is not one. Never kept over a park: the
 // fiber may be on another kernel thread afterwards.
-Worker* current_worker();
+//
+// By hand, so that no compiler keeps the address of the variable over a switch: it takes thread-local
+// addresses for constant in a function, and a fiber may be on another thread after each call.
+[[gnu::always_inline]] inline Worker* current_worker() {
+  Worker* worker;
+  asm volatile("movq weft_worker@gottpoff(%%rip), %0\n\tmovq %%fs:(%0), %0" : "=r"(worker));
+  return worker;
+}
+
 // The calling fiber; null where there is none.
-FiberBlock* current_fiber();
+[[gnu::always_inline]] inline FiberBlock* current_fiber() {
+  WorkerSection section;
+  Worker* worker = current_worker();
+  return worker == nullptr ? nullptr : worker->current();
+}
+#endif
+// Call from: the worker, at its start and its end; a forked child.
+void set_current_worker(Worker* worker);
 
 }  // namespace weft::sched
