@@ -19,7 +19,8 @@
 namespace weft::sched {
 namespace {
 
-constexpr std::uint64_t kTurnCycles = 250'000;  // about 100 us on any processor of today
+constexpr std::uint64_t kTurnCycles = 250'000;           // about 100 us on any processor of today
+constexpr std::uint64_t kOldestFirstCycles = 2'500'000;  // about 1 ms
 constexpr std::int64_t kSpinMaxNs = 50'000;
 constexpr std::int64_t kSpinMinNs = 1'000;
 
@@ -215,32 +216,46 @@ WeftNext Worker::next() {
 }
 
 FiberBlock* Worker::pick() {
+  // The clock is looked at every sixteenth time.
+  if (__builtin_expect(++ran_ % 16 == 0, 0) && turn_is_over()) return pick_in_new_turn(true);
+  if (FiberBlock* fiber = take_local()) return counted(fiber);
+  return pick_in_new_turn(false);
+}
+
+bool Worker::turn_is_over() const {
+  return ran_ >= kFibersPerTurn || driver_->prepared() >= kOperationsPerTurn ||
+         arch::cycles() - turn_began_cycles_ > kTurnCycles;
+}
+
+// What came from outside, then on; with nothing left, whatever Idle finds.
+[[gnu::noinline]] FiberBlock* Worker::pick_in_new_turn(bool something_left) {
   while (true) {
-    if (!turn_over_) {
-      if (FiberBlock* fiber = take_local()) {
-        add(counters.switches);
-        if (++ran_ % 16 == 0) {
-          turn_over_ = ran_ >= kFibersPerTurn || driver_->prepared() >= kOperationsPerTurn ||
-                       arch::cycles() - turn_began_cycles_ > kTurnCycles;
-        }
-        return fiber;
-      }
-      if (!core_.idle().find_work(*this, index_)) return nullptr;
-    } else {
+    if (something_left) {
       if (stopping()) return nullptr;
       collect();
       if (share_left()) core_.idle().rung(*this, (index_ + 1) % core_.worker_count());
+    } else if (!core_.idle().find_work(*this, index_)) {
+      return nullptr;
     }
     begin_turn();
+    if (FiberBlock* fiber = take_local()) return counted(fiber);
+    something_left = false;
   }
+}
+
+FiberBlock* Worker::counted(FiberBlock* fiber) {
+  add(counters.switches);
+  return fiber;
 }
 
 // After the kernel entry, never before it: the entry itself may have taken a whole turn's time.
 void Worker::begin_turn() {
   ran_ = 0;
-  turn_over_ = false;
-  oldest_first_ = true;
   turn_began_cycles_ = arch::cycles();
+  if (turn_began_cycles_ - oldest_first_cycles_ > kOldestFirstCycles) {
+    oldest_first_ = true;
+    oldest_first_cycles_ = turn_began_cycles_;
+  }
   now_ns_ = os::now_ns();
 }
 
@@ -249,24 +264,29 @@ FiberBlock* Worker::take_local() {
   slot_in_a_row_ = 0;
   if (__builtin_expect(oldest_first_, 0)) {
     oldest_first_ = false;
-    // it counts: or fibers that spawn and yield would outrun those made ready
+    // It counts as a turn: or fibers that spawn and yield would outrun those made ready.
     unstarted_turn_ = true;
     if (FiberBlock* fiber = unstarted_.pop_oldest()) return fiber;
   }
   // [turn] One of each: ready ones first would hold up a thousand new fibers behind two that yield.
   unstarted_turn_ = !unstarted_turn_;
-  FiberBlock* fiber = nullptr;
-  if (__builtin_expect(!pinned_.empty(), 0) && !unstarted_turn_) fiber = pinned_.pop_unshared();
-  if (fiber == nullptr) fiber = unstarted_turn_ ? pop_unstarted() : pop_ready();
+  FiberBlock* fiber = unstarted_turn_ ? pop_unstarted() : pop_ready();
   if (fiber == nullptr) fiber = unstarted_turn_ ? pop_ready() : pop_unstarted();
-  if (fiber == nullptr) fiber = pinned_.pop_unshared();
   // The slot had used up its right to go first, and nobody else is there.
   return fiber != nullptr ? fiber : take_next_slot();
 }
 
-FiberBlock* Worker::pop_ready() { return alone_ ? ready_.pop_unshared() : ready_.pop(); }
 FiberBlock* Worker::pop_unstarted() {
   return alone_ ? unstarted_.pop_unshared() : unstarted_.pop();
+}
+
+// [turn] One of each here as well: pinned ones, and those that anybody may run.
+FiberBlock* Worker::pop_ready() {
+  if (__builtin_expect(!pinned_.empty(), 0)) {
+    pinned_turn_ = !pinned_turn_;
+    if (pinned_turn_ || ready_.empty()) return pinned_.pop_unshared();
+  }
+  return alone_ ? ready_.pop_unshared() : ready_.pop();
 }
 
 FiberBlock* Worker::take_next_slot() {

@@ -171,10 +171,13 @@ class Worker : private SwitchedStack {
   friend class WakeBatch;
 
   FiberBlock* pick();
-  FiberBlock* take_local();
-  FiberBlock* take_next_slot();
-  FiberBlock* pop_ready();
-  FiberBlock* pop_unstarted();
+  FiberBlock* pick_in_new_turn(bool something_left);
+  FiberBlock* counted(FiberBlock* fiber);
+  bool turn_is_over() const;
+  [[gnu::always_inline]] inline FiberBlock* take_local();
+  [[gnu::always_inline]] inline FiberBlock* take_next_slot();
+  [[gnu::always_inline]] inline FiberBlock* pop_ready();
+  [[gnu::always_inline]] inline FiberBlock* pop_unstarted();
   bool bind(FiberBlock& fiber);
   bool bind_slowly(FiberBlock& fiber);
   void release_stack(FiberBlock& fiber);
@@ -206,12 +209,13 @@ class Worker : private SwitchedStack {
   unsigned ran_ = 0;  // fibers in this turn
   unsigned slot_in_a_row_ = 0;
   bool unstarted_turn_ = false;  // whose turn it is, unstarted or ready
-  bool oldest_first_ = false;    // once a turn the oldest unstarted fiber goes first
-  bool turn_over_ = false;
-  const unsigned runtime_;  // its number
-  const bool alone_;        // the only worker: nobody to tell, nobody who steals
+  bool pinned_turn_ = false;     // the same among the ready ones
+  bool oldest_first_ = false;    // once in a millisecond the oldest unstarted fiber goes first
+  const unsigned runtime_;       // its number
+  const bool alone_;             // the only worker: nobody to tell, nobody who steals
   const bool shuffles_;
   std::uint64_t turn_began_cycles_ = 0;
+  std::uint64_t oldest_first_cycles_ = 0;  // when that was last
   std::int64_t now_ns_ = 0;
   std::int64_t spin_limit_ns_;
   std::int64_t trim_at_ns_ = 0;
