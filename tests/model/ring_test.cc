@@ -35,7 +35,9 @@ class TwoLives {
     fibers_.set_driver(1, rings_[1]);
     fiber_ = &fibers_.add("fiber", [this] { live(); });
     fibers_.set_freed([this](FiberBlock& block) {
-      if (++lives_ == 1) fibers_.restart(block);
+      if (++lives_ != 1) return;
+      fibers_.begin(block);
+      fibers_.enqueue(block);
     });
     for (int level = 1; level <= first_life_ + 1; ++level) {
       will_[index(level)] = choose(2) == 1;
