@@ -24,6 +24,7 @@
 //  17  park_on_operation     goes on though the kernel has the operation        [claim]
 //  18  ClaimWord::receive    drops a message that comes to the wrong ring       [claim]
 //  19  refresh_cancel        does not look at the outer levels again            [level]
+//  20  Group::leave_tree     leaves the level while the scope can be raised     [level]
 //  21  Idle::sleep           does not look again after it announced             [sleep]
 //  22  Idle::sleep           looks again, but not for the stop flag             [sleep]
 //  23  Idle::watch_if_needed nobody becomes the watcher on the way to sleep     [watch]

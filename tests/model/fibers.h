@@ -11,7 +11,8 @@
 // leaves, and the worker does the commit step while wakers, cancellers and other fibers go on. When that
 // is done the worker takes the next fiber that somebody made runnable.
 //
-// A worker also has a ring: a driver that the model brings (set_driver), and an inbox for messages.
+// A worker also has a ring: a driver that the model brings (set_driver), and an inbox for messages. Groups
+// are in groups.h.
 //
 // Requires: one object for each schedule, made before the other threads are added.
 // Promises: a schedule fails when a fiber is made runnable twice for one wait, or before it has left its
