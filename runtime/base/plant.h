@@ -18,6 +18,7 @@
 //  10  ClaimWord::free       frees a block while a message is on its way        [claim]
 //  11  ClaimWord::park       does not look for a request before it parks        [claim]
 //  12  ClaimWord::claim      does not compare the epoch of the wait             [claim]
+//  13  ClaimWord::withdraw   takes the request back by a load and a store       [claim]
 //  14  ObjectPark::finish    gives the lock back before the fiber is parked     [park]
 //  15  wait                  parks before the fiber has left its stack          [park]
 //  16  ClaimWord::receive    clears the queued bit in a second step             [claim]
