@@ -216,6 +216,10 @@ class ClaimWord {
   // levels afterwards and asks again if one of them is raised. Call from: the fiber.
   void withdraw(Request what) {
     const std::uint64_t kept = ~(std::uint64_t{what} << kRequestsShift);
+    if constexpr (base::planted(13)) {
+      const std::uint64_t seen = word_.load(std::memory_order_acquire);
+      return word_.store(seen & kept, std::memory_order_release);
+    }
     // acq_rel: orders the caller's second look at the levels behind it. [level]
     word_.fetch_and(kept, std::memory_order_acq_rel);
   }
