@@ -80,7 +80,14 @@ void FiberHandle::cancel() const {
 }
 
 bool FiberHandle::done() const {
-  return block == nullptr || (block->join.load() & sched::FiberBlock::kDone) != 0;
+  if (block == nullptr) return true;
+  std::uint64_t state = block->join.load();
+  // The end of a fiber holds the lock until the group has counted it: who has joined the group waits here.
+  while ((state & sched::ObjectWord::kLocked) != 0) {
+    base::spin_hint();
+    state = block->join.load();
+  }
+  return (state & sched::FiberBlock::kDone) != 0;
 }
 
 unsigned long long FiberHandle::id() const { return block == nullptr ? 0 : block->id; }

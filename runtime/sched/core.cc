@@ -223,11 +223,11 @@ void Core::arm_outside(Timer& timer, std::int64_t deadline_ns, std::int64_t now_
 // ---- The end
 
 void Core::drain() {
-  // [drain] The flag, then every fiber. One that is spawned behind the walk sees the flag.
+  // [drain] The flag, then every group under its lock. A fiber is added to its group, under that lock, before
+  // it runs: either it is there to be asked, or it sees the flag.
   if (draining_.exchange(true, std::memory_order_seq_cst)) return;
   WakeBatch batch;
-  BlockCache::for_each(
-      [this, &batch](FiberBlock& fiber) { batch.request_of(fiber, kDrain, number_); });
+  all_.request_all(kDrain, batch);
   batch.deliver();
 }
 

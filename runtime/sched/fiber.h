@@ -5,12 +5,11 @@
 // else; the frame lies at the top of the stack, in the page that the fiber touches anyway.
 //
 //   block   line 0   rsp, links, claim word, frame, code, group, join word
-//           line 1   group list, id, spawn site, references, closure or result
+//           line 1   group list, id, spawn site, closure or result
 //   stack   top      Stack (stack.h) | FiberFrame | the fiber's own frames, downwards
 //
-// The block is freed by whoever drops its last reference: the fiber itself holds one until its group has
-// counted it, the handle one. A message about it that is on its way (the claim word says queued) keeps it
-// a little longer.
+// The block belongs to the fiber, until its group has counted it, and to its handle; the last of the two
+// frees it. A message about it that is on its way (the claim word says queued) keeps it a little longer.
 #pragma once
 
 #include <cstddef>
@@ -52,7 +51,8 @@ struct FiberTraits {
 };
 
 struct alignas(64) FiberBlock {
-  // The join word: kFlagA when the fiber has ended and kFlagB when its handle is gone.
+  // The join word: kFlagA when the fiber has ended and kFlagB when its handle is gone. The second of the
+  // two to come frees the block. [life]
   static constexpr std::uint64_t kDone = ObjectWord::kFlagA;
   static constexpr std::uint64_t kDetached = ObjectWord::kFlagB;
   static constexpr std::size_t kInlineBytes = 24;
@@ -72,7 +72,6 @@ struct alignas(64) FiberBlock {
   std::uint64_t id = 0;
   const char* file = nullptr;  // where it was spawned
   FiberTraits traits;
-  base::Atomic<std::uint32_t> references{0};
   alignas(8) std::byte storage[kInlineBytes];  // more in blocks of a larger class
 };
 static_assert(sizeof(FiberBlock) == 128 && offsetof(FiberBlock, rsp) == 0);

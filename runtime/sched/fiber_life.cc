@@ -106,26 +106,7 @@ void refuse_fiber(FiberBlock& fiber, absl::Status error) {
   end_with_error(fiber, &error);
 }
 
-void finish_fiber(FiberBlock& fiber, BlockCache* cache, WakeBatch& batch) {
-  // The look spares the exchange that would fail: mostly somebody waits, or nobody cares.
-  if (fiber.join.load() != 0 || !fiber.join.exchange_if(0, FiberBlock::kDone)) {
-    const std::uint64_t state = fiber.join.lock();
-    WaitList waiting(ObjectWord::waiters(state));
-    while (WaitNode* node = waiting.claim_first()) batch.add(*node);
-    // One store says done, when the list is empty: a joiner that comes now finds no list to join.
-    fiber.join.unlock((state & FiberBlock::kDetached) | FiberBlock::kDone);
-  }
-  fiber.group->ended(fiber, batch);
-  drop_reference(fiber, cache);
-}
-
-void drop_reference(FiberBlock& fiber, BlockCache* cache) {
-  // [life] What others did with the block comes before its reuse. Who holds the last reference is alone,
-  // so nobody can add to it, and a load (acquire) will do; else an RMW (acq_rel).
-  if (fiber.references.load(std::memory_order_acquire) != 1 &&
-      fiber.references.fetch_sub(1, std::memory_order_acq_rel) != 1) {
-    return;
-  }
+void free_fiber(FiberBlock& fiber, BlockCache* cache) {
   const auto ending = static_cast<Ending>(fiber.traits.ending);
   if (ending == Ending::kThrew) {
     std::destroy_at(&exception_in(fiber));
@@ -139,15 +120,25 @@ void drop_reference(FiberBlock& fiber, BlockCache* cache) {
 }
 
 void drop_handle(FiberBlock& fiber) {
-  if (fiber.code->destroy_result != nullptr) {
-    const std::uint64_t state = fiber.join.lock();
-    const bool sealed = static_cast<Ending>(fiber.traits.ending) == Ending::kReturned;
-    fiber.join.unlock(state | FiberBlock::kDetached);
-    if (sealed) fiber.code->destroy_result(fiber_storage(fiber));
+  // A result whose destructor may do anything is destroyed first, at leisure: so long the block is ours, too.
+  bool result_is_ours = fiber.code->destroy_result != nullptr;
+  while (true) {
+    // [life] The look (acquire) spares the lock when the fiber is done: it has let go of the block.
+    std::uint64_t state = fiber.join.load();
+    const bool was_done = (state & FiberBlock::kDone) != 0;
+    if (!was_done) state = fiber.join.lock();
+    if (result_is_ours && static_cast<Ending>(fiber.traits.ending) == Ending::kReturned) {
+      if (!was_done) fiber.join.unlock(state);
+      fiber.code->destroy_result(fiber_storage(fiber));
+      result_is_ours = false;
+      continue;
+    }
+    if ((state & FiberBlock::kDone) != 0) break;
+    return fiber.join.unlock(state | FiberBlock::kDetached);  // [life] the last touch
   }
   WorkerSection section;
   Worker* worker = current_worker();
-  drop_reference(fiber, worker != nullptr ? worker->blocks() : nullptr);
+  free_fiber(fiber, worker != nullptr ? worker->blocks() : nullptr);
 }
 
 // ---- The switch

@@ -5,8 +5,8 @@
 //   ... fiber_main on its own stack ...
 //   stack = unbind_stack(*fiber); finish_fiber(*fiber, ...);     // the commit step of its exit
 //
-// The order at the end: result, join word, group, own reference. Whoever drops the last reference frees
-// the block. [life]
+// The order at the end: result, group, join word. The join word is locked meanwhile, so that nobody who has
+// seen the group empty finds the fiber not done. Who comes last of fiber and handle frees the block. [life]
 #pragma once
 
 #include <new>
@@ -16,6 +16,7 @@
 #include "arch/x86_64/switch.h"
 #include "runtime/sched/block_pool.h"
 #include "runtime/sched/fiber.h"
+#include "runtime/sched/group.h"
 #include "runtime/sched/stack.h"
 #include "runtime/sched/switch_hooks.h"
 #include "runtime/sched/wake_batch.h"
@@ -54,12 +55,25 @@ inline Stack* unbind_stack(FiberBlock& fiber) {
 // Ends an unstarted fiber, on its own stack or on a reaper's: its closure is destroyed uncalled.
 void refuse_fiber(FiberBlock& fiber, absl::Status error);
 
-// Tells everybody that the fiber has ended. Call from: the worker, after the fiber left its stack.
-void finish_fiber(FiberBlock& fiber, BlockCache* cache, WakeBatch& batch);
+// Destroys what is left of the result and gives the block back. Call from: the last of fiber and handle.
+void free_fiber(FiberBlock& fiber, BlockCache* cache);
 
-// Call from: any thread that holds a reference.
-void drop_reference(FiberBlock& fiber, BlockCache* cache);
-// The handle's reference; destroys a result that nobody took. Call from: any thread. May run user code.
+// Tells everybody that the fiber has ended. Call from: the worker, after the fiber left its stack.
+inline void finish_fiber(FiberBlock& fiber, BlockCache* cache, WakeBatch& batch) {
+  // Without a handle nobody else knows the join word, and no lock is needed.
+  std::uint64_t state = fiber.join.load();
+  if (state != FiberBlock::kDetached) {
+    state = fiber.join.lock();
+    batch.add_all(WaitList(ObjectWord::waiters(state)));
+  }
+  // Before the handle says so: who joins the group must not find it destroyed by who joined the handle.
+  fiber.group->ended(fiber, batch);
+  if ((state & FiberBlock::kDetached) != 0) return free_fiber(fiber, cache);
+  fiber.join.unlock(
+      FiberBlock::kDone);  // [life] the last touch: from here on the block is the handle's
+}
+
+// The handle is gone; a result that nobody took is destroyed. Call from: any thread. May run user code.
 void drop_handle(FiberBlock& fiber);
 
 // ---- The switch, with what sanitizers and preserve_fp_control need around it

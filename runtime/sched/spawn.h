@@ -24,8 +24,8 @@ namespace weft::sched {
 FiberBlock* new_block(const weft::internal::FiberCode& code, const SpawnOptions& options,
                       FiberTraits& traits);
 
-// A block for a fiber of `group`, with room for its closure. Two references: the fiber's own and the
-// handle's. Call from: any thread. Never parks.
+// A block for a fiber of `group`, with room for its closure. It belongs to the fiber and
+// to its handle. Call from: any thread. Never parks.
 inline FiberBlock* new_fiber(Group& group, const weft::internal::FiberCode& code,
                              const SpawnOptions& options, Site site) {
   FiberTraits traits{.line = site.line & 0xffffff,
@@ -48,7 +48,6 @@ inline FiberBlock* new_fiber(Group& group, const weft::internal::FiberCode& code
   fiber->join.unlock(0);
   fiber->file = site.file;
   fiber->traits = traits;
-  fiber->references.store(2, std::memory_order_relaxed);  // relaxed: published by a queue
   return fiber;
 }
 

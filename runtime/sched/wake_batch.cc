@@ -11,10 +11,6 @@ void WakeBatch::request(FiberBlock& fiber, Request what) { keep(fiber, fiber.cla
 
 void WakeBatch::request_end(FiberBlock& fiber) { keep(fiber, fiber.claim.request_end()); }
 
-void WakeBatch::request_of(FiberBlock& fiber, Request what, unsigned runtime) {
-  keep(fiber, fiber.claim.request_of(what, runtime));
-}
-
 void WakeBatch::keep(FiberBlock& fiber, ClaimWord::Requested requested) {
   switch (requested.outcome) {
     case ClaimWord::Outcome::kNoted:

@@ -40,8 +40,10 @@ class WakeBatch {
   // The same for the fiber as a whole: what its own handle asks.
   void request_end(FiberBlock& fiber);
 
-  // The same for a block that may have been given to another fiber by now; see ClaimWord.
-  void request_of(FiberBlock& fiber, Request what, unsigned runtime);
+  // Claims everybody on a list, under its object's lock.
+  void add_all(WaitList waiting) {
+    while (WaitNode* node = waiting.claim_first()) add(*node);
+  }
 
   // Takes a claimed fiber out again, for a worker that puts it into its own queue; null: none left.
   FiberBlock* take_ready() {

@@ -337,10 +337,12 @@ bool Worker::bind_slowly(FiberBlock& fiber) {
 void Worker::release_stack(FiberBlock& fiber) {
   const bool on_reserve = fiber.frame->on_reserve;
   Stack* stack = unbind_stack(fiber);
-  if (!on_reserve || reserve_ != nullptr) {
-    stacks_.release(stack);
-    return;
-  }
+  if (__builtin_expect(on_reserve, 0)) return release_reserve(stack);
+  stacks_.release(stack);
+}
+
+void Worker::release_reserve(Stack* stack) {
+  if (reserve_ != nullptr) return stacks_.release(stack);
   reserve_ = stack;
   // Those that waited for it try once more to get a stack of their own.
   while (FiberBlock* waiting = stackless_.pop()) {

@@ -181,6 +181,7 @@ class Worker : private SwitchedStack {
   bool bind(FiberBlock& fiber);
   bool bind_slowly(FiberBlock& fiber);
   void release_stack(FiberBlock& fiber);
+  void release_reserve(Stack* stack);
   void push_ready(FiberBlock& fiber);
   void inject(FiberBlock& fiber);
   void announce_ready();

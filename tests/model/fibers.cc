@@ -72,7 +72,7 @@ void Fibers::begin(sched::FiberBlock& block, unsigned runtime) {
   Fiber& fiber = of(block);
   check(std::exchange(fiber.given_back, false), "a block was used again before it was free");
   fiber.runtime = runtime;
-  block.references.store(1, std::memory_order_relaxed);
+  fiber.references.store(1, std::memory_order_relaxed);
   ++live_;
   block.claim.begin(runtime);
 }
@@ -117,7 +117,7 @@ void Fibers::make_ready(sched::FiberBlock& block) {
 }
 
 void Fibers::take_reference(sched::FiberBlock& block) {
-  block.references.fetch_add(1, std::memory_order_relaxed);
+  of(block).references.fetch_add(1, std::memory_order_relaxed);
 }
 
 void Fibers::request(sched::FiberBlock& block, sched::Request what) {
@@ -217,7 +217,7 @@ void Fibers::commit_exit(sched::Worker&, sched::FiberBlock& block, void*) {
 }
 
 void Fibers::drop_reference(sched::FiberBlock& block) {
-  if (block.references.fetch_sub(1, std::memory_order_acq_rel) != 1) return;
+  if (of(block).references.fetch_sub(1, std::memory_order_acq_rel) != 1) return;
   check(block.claim.load().state() == sched::FiberState::kRunnable && block.frame == nullptr,
         "a block was freed too early");
   if (block.claim.free()) give_back(block);  // or the receiver of the last message does

@@ -94,6 +94,7 @@ class Fibers {
     sched::FiberBlock block;
     sched::FiberFrame frame;
     std::function<void()> function;
+    base::Atomic<std::uint32_t> references{0};
     Place place = Place::kAway;
     unsigned runtime = 0;
     int worker = 0;  // that runs it, or ran it last

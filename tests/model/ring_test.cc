@@ -1,7 +1,6 @@
 // Cancelling operations in rings: ClaimWord, WakeBatch and operation_wait.cc as they ship, two workers
 // with a ring each. No cancel is lost, none hits a later operation, no stack goes while the kernel has
-// an operation on it, no block while a message about it is on its way. A walk over all blocks asks the
-// fibers of its own runtime, and no others.
+// an operation on it, no block while a message about it is on its way.
 #include "tests/model/ring.h"
 
 #include <array>
@@ -11,7 +10,6 @@
 
 #include <catch2/catch.hpp>
 
-#include "runtime/base/atomic.h"
 #include "runtime/base/plant.h"
 #include "runtime/base/spin_lock.h"
 #include "runtime/sched/wake_batch.h"
@@ -24,7 +22,6 @@ namespace {
 
 using sched::FiberBlock;
 using sched::kCancel;
-using sched::kDrain;
 using sched::Operation;
 
 using Rings = std::array<Ring, 2>;
@@ -131,70 +128,6 @@ void one_level_then_reuse(Schedule& schedule) {
   schedule.run();
 }
 
-// One block that lives for two runtimes in turn, and a drain of the first. As Core::drain(): the flag, then
-// the walk; the block may change hands in between, or under the walk's very change.
-class Drain {
- public:
-  explicit Drain(Schedule& schedule) : fibers_(schedule, 2) {
-    schedule.name(draining_, "draining");
-    fiber_ = &fibers_.add_free("fiber", [this] { live(); });
-    begin();
-    fibers_.set_freed([this](FiberBlock&) {
-      if (++life_ != kRuntimes.size()) begin();
-    });
-    schedule.add("drain", [this] { drain(); });
-    add_rings(schedule, fibers_, rings_);
-  }
-
- private:
-  static constexpr std::array kRuntimes = {1u, 0u, 1u};
-  static constexpr unsigned kDraining = kRuntimes[0];
-
-  void begin() {
-    fibers_.begin(*fiber_, kRuntimes[life_]);
-    fibers_.enqueue(*fiber_);
-  }
-
-  void live() {
-    fiber_->claim.withdraw(kCancel);  // a level is left, and takes nothing else back
-    const bool drains = kRuntimes[life_] == kDraining;
-    const bool never = drains && life_ >= drained_life_ && choose(2) == 1;
-    Operation operation{.kind = Operation::Kind::kReceive, .length = never ? Ring::kNever : 0};
-    operation.result = -ECANCELED;
-    // [drain] The first fiber was there before the flag, so it is asked, and need not look. The last one may
-    // begin behind the walk; then nobody asks it, and it sees the flag.
-    const bool looks = life_ == kRuntimes.size() - 1;
-    if (!looks || !draining_.load(std::memory_order_seq_cst)) {
-      fibers_.perform(operation, kCancel | kDrain);
-    }
-    for (const Ring& ring : rings_) ring.check_forgotten(operation);
-    if (drains) return;
-    check(operation.result == Ring::kSuccess && !fiber_->claim.asked(kDrain),
-          "a fiber of another runtime was asked to drain");
-  }
-
-  void drain() {
-    block_until([this] { return life_ >= drained_life_; });
-    draining_.store(true, std::memory_order_seq_cst);
-    sched::WakeBatch batch;
-    batch.request_of(*fiber_, kDrain, kDraining);
-    batch.deliver();
-  }
-
-  Fibers fibers_;
-  Rings rings_;
-  FiberBlock* fiber_ = nullptr;
-  base::Atomic<bool> draining_{false};
-  // The drain begins in this life or later.
-  const std::size_t drained_life_ = static_cast<std::size_t>(choose(kRuntimes.size()));
-  std::size_t life_ = 0;
-};
-
-void drain_and_reuse(Schedule& schedule) {
-  Drain model(schedule);
-  schedule.run();
-}
-
 struct Case {
   const char* name;
   void (*play)(Schedule&);
@@ -202,7 +135,6 @@ struct Case {
 };
 
 constexpr std::array kCases = {
-    Case{"drain", drain_and_reuse, 100'000},
     Case{"two levels", two_levels_then_reuse, 125'000},
     Case{"one level", one_level_then_reuse, 125'000},
 };
@@ -223,8 +155,7 @@ Result explore_cases(std::uint64_t part) {
 
 #ifndef WEFT_PLANT
 
-TEST_CASE("ring: an operation ends when it is cancelled or drained, and no other one",
-          "[claim][drain][B6]") {
+TEST_CASE("ring: an operation ends when it is cancelled, and no other one", "[claim][B6]") {
   REQUIRE(explore_cases(1).message == "");
 }
 

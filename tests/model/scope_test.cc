@@ -8,6 +8,7 @@
 #include <absl/status/status.h>
 #include <catch2/catch.hpp>
 
+#include "runtime/base/atomic.h"
 #include "runtime/base/plant.h"
 #include "runtime/base/spin_lock.h"
 #include "runtime/sched/group.h"
@@ -25,6 +26,7 @@ using sched::FiberBlock;
 using sched::Group;
 using sched::Interruption;
 using sched::kCancel;
+using sched::kDrain;
 
 // Whether the calling fiber got a permit; if not, one of its levels, its group or its handle must say why.
 bool acquire(Permits& permits) {
@@ -290,6 +292,49 @@ void nested(Schedule& schedule) {
   schedule.run();
 }
 
+// A drain: the flag, then the groups. A fiber that was there before is asked, and need not look; one that
+// comes behind it sees the flag. What is asked so is not taken back with a level.
+void drain(Schedule& schedule) {
+  Groups groups(schedule, 2);
+  Group& above = groups.make(nullptr);
+  base::Atomic<bool> draining{false};
+  Permits never;
+  Limit limit;
+  schedule.name(above, "group above");
+  schedule.name(draining, "draining");
+  const auto wait = [&] { check(!never.acquire(kDrain), "a permit came from nowhere"); };
+  bool limited = false;
+  groups.add("first", above, [&] {
+    limit.enter(groups.self());
+    limited = true;
+    limit.leave();
+    wait();
+  });
+  FiberBlock& late = groups.add_free("late", [&] {
+    // acquire [drain]: the group's lock orders the flag before, if the drain has passed the group.
+    if (!draining.load(std::memory_order_acquire)) wait();
+  });
+  groups.add("parent", groups.root(), [&] {
+    Group& group = groups.make(&above);
+    schedule.name(group, "group");
+    groups.launch(late, group);
+    group.wait_until_empty();
+    group.leave_tree();
+    retire(group, "a drain touched a group that was left");
+  });
+  schedule.add("clock", [&] {
+    block_until([&] { return limited; });
+    limit.expire();
+  });
+  schedule.add("drain", [&] {
+    draining.exchange(true, std::memory_order_seq_cst);
+    sched::WakeBatch batch;
+    above.request_all(kDrain, batch);
+    batch.deliver();
+  });
+  schedule.run();
+}
+
 struct Case {
   const char* name;
   void (*play)(Schedule&);
@@ -300,6 +345,7 @@ constexpr std::array kCases = {
     Case{"join", join, 100'000},
     Case{"cancel", cancel, 100'000},
     Case{"leave", leave, 100'000},
+    Case{"drain", drain, 100'000},
     Case{"limit in limit", nested<Outer::kLimit, Inner::kLimit>, 50'000},
     Case{"limit in scope", nested<Outer::kScope, Inner::kLimit>, 50'000},
     Case{"limit in group", nested<Outer::kGroup, Inner::kLimit>, 50'000},
