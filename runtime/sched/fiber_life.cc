@@ -152,6 +152,7 @@ void launch_fiber(FiberBlock& fiber) {
   Core& core = *fiber.group->core();
   fiber.claim.begin(core.number());
   fiber.group->add(fiber);
+  happens_before(&fiber);
   Worker* worker = current_worker();
   if (worker != nullptr && &worker->core() == &core) {
     worker->push_unstarted(fiber);

@@ -217,6 +217,7 @@ FiberBlock* Worker::next() {
   FiberBlock* fiber;
   do {
     fiber = pick();
+    if (fiber != nullptr) happens_after(fiber);
   } while (fiber != nullptr && fiber->frame == nullptr && !bind(*fiber));
   current_ = fiber;
   return fiber;
