@@ -4,6 +4,8 @@
 #include <weft/scope.h>
 #include <weft/time.h>
 
+#include <atomic>
+
 #include "bench/bench.h"
 #include "bench/memory.h"
 
@@ -22,23 +24,24 @@ Figures measure(std::size_t stack_size, long fibers) {
   require(runtime.ok(), "starting a runtime");
   const Footprint before = footprint();
   Footprint parked;
-  long arrived = 0, woken = 0;
+  // relaxed: `woken` is read after all have been joined, and of `arrived` only the number matters.
+  std::atomic<long> arrived{0}, woken{0};
   const absl::Status status = (*runtime)->block_on([&] {
     weft::Scope scope;
     weft::Fiber<absl::Status> gate =
         scope.spawn([] { return weft::sleep_for(absl::InfiniteDuration()); });
     for (long i = 0; i < fibers; ++i) {
       scope.spawn([&] {
-        ++arrived;
-        if (gate.wait().ok()) ++woken;
+        arrived.fetch_add(1, std::memory_order_relaxed);
+        if (gate.wait().ok()) woken.fetch_add(1, std::memory_order_relaxed);
       });
     }
-    while (arrived < fibers) weft::this_fiber::yield();
+    while (arrived.load(std::memory_order_relaxed) < fibers) weft::this_fiber::yield();
     parked = footprint();
     gate.cancel();
     return scope.join();
   });
-  require(status.ok() && woken == fibers, "how many fibers were woken");
+  require(status.ok() && woken.load() == fibers, "how many fibers were woken");
   return {growth_each(parked.resident_bytes, before.resident_bytes, fibers),
           growth_each(parked.page_table_bytes, before.page_table_bytes, fibers)};
 }

@@ -39,6 +39,7 @@ int Ring::open(const RingOptions& options) {
     if (completion < 2 * submission) submission /= 2;
   }
   if (result < 0) return result;
+  system::after_mapping();  // liburing maps the queues itself
   open_ = true;
   waits_in_poll_ = arch::under_valgrind();
 
@@ -56,6 +57,7 @@ int Ring::open(const RingOptions& options) {
 
 void Ring::close() {
   if (!open_) return;
+  system::before_unmapping();
   io_uring_queue_exit(&ring_);
   open_ = false;
 }

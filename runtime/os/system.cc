@@ -4,6 +4,11 @@
 #include <sys/syscall.h>
 
 #include "arch/x86_64/syscall.h"
+#include "runtime/base/sanitizer.h"
+
+#if WEFT_TSAN
+#include <sanitizer/tsan_interface.h>
+#endif
 
 namespace weft::os::system {
 namespace internal {
@@ -75,10 +80,24 @@ unsigned calls_seen(Call call) {
   return fault_of(call).seen.load(std::memory_order_relaxed);  // relaxed: a statistic
 }
 
+#if WEFT_TSAN
+namespace {
+char mappings;
+}
+void before_unmapping() { __tsan_release(&mappings); }
+void after_mapping() { __tsan_acquire(&mappings); }
+#else
+void before_unmapping() {}
+void after_mapping() {}
+#endif
+
 long mmap(void* at, std::size_t bytes, int prot, int flags, int fd, off_t offset) {
-  return make(Call::kMmap, SYS_mmap, prot, at, bytes, prot, flags, fd, offset);
+  const long result = make(Call::kMmap, SYS_mmap, prot, at, bytes, prot, flags, fd, offset);
+  after_mapping();
+  return result;
 }
 int munmap(void* at, std::size_t bytes) {
+  before_unmapping();
   return static_cast<int>(make(Call::kMunmap, SYS_munmap, -1, at, bytes));
 }
 int mprotect(void* at, std::size_t bytes, int prot) {

@@ -50,6 +50,15 @@ inline int fault(Call call, int advice = -1) {
 }  // namespace internal
 
 // ---- Memory
+// For who maps memory past libc, as these calls and liburing do: TSan does not see that. It keeps what it
+// knew of memory that was unmapped, and takes what is mapped at the same addresses for the same variables,
+// which two threads use without order. There is an order, made by the kernel, that maps nothing there
+// before the other mapping is gone. So unmapping is a release and mapping an acquire, of one address for
+// all memory, since nobody knows who is given it next. The price: a race between what one thread does
+// before it unmaps and another after it maps is not found.
+void before_unmapping();
+void after_mapping();
+
 long mmap(void* at, std::size_t bytes, int prot, int flags, int fd, off_t offset);
 int munmap(void* at, std::size_t bytes);
 int mprotect(void* at, std::size_t bytes, int prot);

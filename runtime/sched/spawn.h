@@ -56,6 +56,7 @@ inline void launch_fiber(FiberBlock& fiber) {
   Core& core = *fiber.group->core();
   fiber.claim.begin(core.number());
   fiber.group->add(fiber);
+  happens_before(&fiber);
   Worker* worker = current_worker();
   if (__builtin_expect(worker != nullptr && &worker->core() == &core, 1)) {
     worker->push_unstarted(fiber);

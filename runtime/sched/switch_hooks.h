@@ -13,6 +13,8 @@
 // to TSan (no_sync). What does order a fiber is said by happens_before() and happens_after() on its block:
 //
 //   leaving        the fiber -> the worker, which goes on with what the fiber has begun
+//   spawning       the spawner -> the worker that takes the new fiber. The queue's release store says so for a
+//                  kernel thread; to TSan it is one by each fiber, and only the last one's is in the index
 //   starting       the worker that binds its stack -> the fiber
 //   waking         the waker -> the fiber; a worker that puts a fiber back itself is one, too
 //   block caches   who frees a block -> who gets it next

@@ -208,6 +208,7 @@ WeftNext Worker::next() {
   }
   while (true) {
     FiberBlock* fiber = pick();
+    if (fiber != nullptr) happens_after(fiber);
     const bool starts = fiber != nullptr && fiber->frame == nullptr;
     if (starts && !bind(*fiber)) continue;
     current_ = fiber;

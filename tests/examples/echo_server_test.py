@@ -8,6 +8,7 @@ time of a server that has nothing to do.
 """
 
 import os
+import re
 import resource
 import signal
 import socket
@@ -131,7 +132,9 @@ def second_signal_cancels():
         status, lines = server.end(signal.SIGTERM)
         print(f"    ended {time.monotonic() - began:.3f} s after the second signal")
         check(status == 0, f"exit status {status}: {lines}")
-        check(lines[-1:] == ["serve: drained 1 connections"], f"last line: {lines}")
+        # Of the connections that were made to see the draining begin some may have been accepted.
+        drained = re.fullmatch(r"serve: drained (\d+) connections", lines[-1] if lines else "")
+        check(drained and int(drained[1]) >= 1, f"last line: {lines}")
         client.close()
 
 

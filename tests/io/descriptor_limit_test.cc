@@ -6,6 +6,7 @@
 #include <weft/runtime.h>
 #include <weft/scope.h>
 
+#include <atomic>
 #include <cerrno>
 #include <cstdio>
 #include <string>
@@ -143,7 +144,7 @@ TEST_CASE("listener: two fibers that meet the limit do not block a worker", "[li
     options.workers = 1;
     auto runtime = Runtime::start(options);
     if (!runtime.ok()) return 11;
-    int refused = 0;
+    std::atomic<int> refused{0};  // one worker, but nothing orders its fibers
     static_cast<void>((*runtime)->block_on([&] {
       Scope scope;
       for (int i = 0; i < 2; ++i) {

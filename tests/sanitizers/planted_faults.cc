@@ -76,10 +76,14 @@ long shared_number = 0;
 std::atomic<int> arrived{0};
 
 // Two fibers that run at the same time, which therefore are on two workers. relaxed: orders nothing.
+// Many times, because TSan misses a race of two accesses that happen in the very same moment.
 [[gnu::noinline]] void race_of_workers() {
   arrived.fetch_add(1, std::memory_order_relaxed);
   while (arrived.load(std::memory_order_relaxed) < 2) asm volatile("pause");
-  ++shared_number;
+  for (int i = 0; i < 1'000; ++i) {
+    ++shared_number;
+    asm volatile("" : : : "memory");
+  }
 }
 
 // Two fibers that take turns on one worker: nobody promised them an order.
