@@ -55,7 +55,7 @@ absl::Status FiberHandle::wait() const {
 
 void* FiberHandle::result() const {
   void* storage = sched::fiber_storage(*block);
-  if (static_cast<sched::Ending>(block->traits.ending) != sched::Ending::kThrew) return storage;
+  if (block->traits.ending() != sched::Ending::kThrew) return storage;
   const auto exception = *static_cast<std::shared_ptr<sched::ChildException>*>(storage);
   exception->taken.store(true, std::memory_order_release);  // release: pairs with Group::report()
   std::rethrow_exception(exception->pointer);

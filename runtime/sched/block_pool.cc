@@ -159,7 +159,7 @@ FiberExtras* BlockCache::extras_of(FiberBlock* block) {
 std::size_t BlockCache::storage_bytes_of(const FiberBlock* block) {
   const std::size_t bytes = kClassBytes[Slab::of(block)->size_class];
   return bytes - offsetof(FiberBlock, storage) -
-         (block->traits.has_extras ? sizeof(FiberExtras) : 0);
+         (block->traits.has_extras() ? sizeof(FiberExtras) : 0);
 }
 
 void BlockCache::visit_all(void (*visit)(FiberBlock&, void*), void* argument) {

@@ -271,15 +271,15 @@ void log(const Core* core, LogLevel level, std::string_view text) {
 }
 
 std::size_t describe(FiberBlock& fiber, char* text, std::size_t size) {
-  const char* name = fiber.traits.has_extras ? BlockCache::extras_of(&fiber)->name : "";
+  const char* name = fiber.traits.has_extras() ? BlockCache::extras_of(&fiber)->name : "";
   const char* file = fiber.file != nullptr ? fiber.file : "?";
   const int length = name[0] != '\0'
                          ? std::snprintf(text, size, "fiber %llu \"%s\" spawned at %s:%u",
                                          static_cast<unsigned long long>(fiber.id), name, file,
-                                         static_cast<unsigned>(fiber.traits.line))
+                                         static_cast<unsigned>(fiber.traits.line()))
                          : std::snprintf(text, size, "fiber %llu spawned at %s:%u",
                                          static_cast<unsigned long long>(fiber.id), file,
-                                         static_cast<unsigned>(fiber.traits.line));
+                                         static_cast<unsigned>(fiber.traits.line()));
   return std::min(static_cast<std::size_t>(std::max(length, 0)), size - 1);
 }
 

@@ -40,14 +40,27 @@ enum class Ending : std::uint8_t {
   kThrew,     // a std::shared_ptr<ChildException> is
 };
 
-// Written as one by spawn; later only `ending` changes, by the fiber itself.
+// What spawn fixes, and how the fiber ended, in one word: written whole, because a load of the whole waits
+// for stores of its parts.
 struct FiberTraits {
-  std::uint32_t line : 24 = 0;   // of the spawn site
-  std::uint32_t ending : 2 = 0;  // Ending
-  std::uint32_t pinned : 1 = 0;  // stays on the worker that first runs it
-  std::uint32_t keeps_fp_control : 1 = 0;
-  std::uint32_t has_extras : 1 = 0;    // a FiberExtras ends the block
-  std::uint32_t heap_storage : 1 = 0;  // storage holds a pointer to the closure's memory
+  static constexpr std::uint32_t kLine = 0xffffff;  // of the spawn site
+  static constexpr unsigned kEndingShift = 24;
+  static constexpr std::uint32_t kPinned = 1u << 26;  // stays on the worker that first runs it
+  static constexpr std::uint32_t kKeepsFpControl = 1u << 27;
+  static constexpr std::uint32_t kHasExtras = 1u << 28;    // a FiberExtras ends the block
+  static constexpr std::uint32_t kHeapStorage = 1u << 29;  // storage points to the closure's memory
+
+  unsigned line() const { return bits & kLine; }
+  Ending ending() const { return static_cast<Ending>(bits >> kEndingShift & 3); }
+  bool pinned() const { return (bits & kPinned) != 0; }
+  bool keeps_fp_control() const { return (bits & kKeepsFpControl) != 0; }
+  bool has_extras() const { return (bits & kHasExtras) != 0; }
+  bool heap_storage() const { return (bits & kHeapStorage) != 0; }
+
+  // Once. Call from: the fiber.
+  void set_ending(Ending ending) { bits |= static_cast<std::uint32_t>(ending) << kEndingShift; }
+
+  std::uint32_t bits = 0;
 };
 
 struct alignas(64) FiberBlock {
@@ -79,7 +92,7 @@ static_assert(offsetof(FiberBlock, group_node) == 64);
 
 // Where the closure, and later the result, of a fiber is.
 inline void* fiber_storage(FiberBlock& fiber) {
-  return fiber.traits.heap_storage ? *reinterpret_cast<void**>(fiber.storage) : fiber.storage;
+  return fiber.traits.heap_storage() ? *reinterpret_cast<void**>(fiber.storage) : fiber.storage;
 }
 
 // At the end of a block that was spawned with a name or a stack size of its own.

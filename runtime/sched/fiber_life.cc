@@ -24,7 +24,7 @@ std::shared_ptr<ChildException>& exception_in(FiberBlock& fiber) {
 // The bits beside it are read by the worker whenever it puts the fiber into a queue.
 void set_ending(FiberBlock& fiber, Ending ending) {
   WorkerSection section;
-  fiber.traits.ending = static_cast<unsigned>(ending);
+  fiber.traits.set_ending(ending);
 }
 
 // From the moment that the ending is written, under the join word's lock, the result belongs to the
@@ -73,7 +73,7 @@ void fiber_main(FiberBlock& fiber) {
     run_closure(fiber);
   }
   // And so the defaults are back for the others.
-  if (__builtin_expect(fiber.traits.keeps_fp_control, 0)) save_fp_control(fiber);
+  if (__builtin_expect(fiber.traits.keeps_fp_control(), 0)) save_fp_control(fiber);
 }
 
 }  // namespace
@@ -107,13 +107,13 @@ void refuse_fiber(FiberBlock& fiber, absl::Status error) {
 }
 
 void free_fiber(FiberBlock& fiber, BlockCache* cache) {
-  const auto ending = static_cast<Ending>(fiber.traits.ending);
+  const auto ending = fiber.traits.ending();
   if (ending == Ending::kThrew) {
     std::destroy_at(&exception_in(fiber));
   } else if (ending == Ending::kReturned && fiber.code->destroy_result == nullptr) {
     fiber.code->destroy_plain_result(fiber_storage(fiber));
   }
-  if (fiber.traits.heap_storage) {
+  if (fiber.traits.heap_storage()) {
     ::operator delete(fiber_storage(fiber), std::align_val_t(fiber.code->alignment));
   }
   if (fiber.claim.free()) BlockCache::release(&fiber, cache);
@@ -127,7 +127,7 @@ void drop_handle(FiberBlock& fiber) {
     std::uint64_t state = fiber.join.load();
     const bool was_done = (state & FiberBlock::kDone) != 0;
     if (!was_done) state = fiber.join.lock();
-    if (result_is_ours && static_cast<Ending>(fiber.traits.ending) == Ending::kReturned) {
+    if (result_is_ours && fiber.traits.ending() == Ending::kReturned) {
       if (!was_done) fiber.join.unlock(state);
       fiber.code->destroy_result(fiber_storage(fiber));
       result_is_ours = false;

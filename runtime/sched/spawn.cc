@@ -8,11 +8,12 @@ namespace weft::sched {
 
 FiberBlock* new_block(const weft::internal::FiberCode& code, const SpawnOptions& options,
                       FiberTraits& traits) {
-  traits.has_extras = !options.name.empty() || options.stack_size != 0;
-  const std::size_t extras_bytes = traits.has_extras ? sizeof(FiberExtras) : 0;
-  traits.heap_storage =
+  const bool extras = !options.name.empty() || options.stack_size != 0;
+  const std::size_t extras_bytes = extras ? sizeof(FiberExtras) : 0;
+  const bool on_heap =
       code.bytes > BlockCache::kStorageMax - extras_bytes || code.alignment > alignof(void*);
-  const std::size_t storage_bytes = traits.heap_storage ? sizeof(void*) : code.bytes;
+  const std::size_t storage_bytes = on_heap ? sizeof(void*) : code.bytes;
+  traits.bits |= (extras ? FiberTraits::kHasExtras : 0) | (on_heap ? FiberTraits::kHeapStorage : 0);
 
   Worker* worker = current_worker();
   FiberBlock* fiber;
@@ -22,7 +23,7 @@ FiberBlock* new_block(const weft::internal::FiberCode& code, const SpawnOptions&
                               : BlockCache::allocate_shared(storage_bytes, extras_bytes);
   }
   if (fiber == nullptr) return nullptr;
-  if (traits.heap_storage) {
+  if (on_heap) {
     void* memory = ::operator new(code.bytes, std::align_val_t(code.alignment), std::nothrow);
     if (memory == nullptr) {
       BlockCache::release(fiber, worker != nullptr ? worker->blocks() : nullptr);
@@ -30,7 +31,7 @@ FiberBlock* new_block(const weft::internal::FiberCode& code, const SpawnOptions&
     }
     ::new (fiber->storage) void*(memory);
   }
-  if (traits.has_extras) {
+  if (extras) {
     FiberExtras& more = *BlockCache::extras_of(fiber);
     more.stack_bytes = options.stack_size;
     more.name[options.name.copy(more.name, sizeof more.name - 1)] = '\0';
@@ -40,7 +41,7 @@ FiberBlock* new_block(const weft::internal::FiberCode& code, const SpawnOptions&
 
 void abandon_fiber(FiberBlock& fiber) {
   WorkerSection section;
-  if (fiber.traits.heap_storage) {
+  if (fiber.traits.heap_storage()) {
     ::operator delete(fiber_storage(fiber), std::align_val_t(fiber.code->alignment));
   }
   Worker* worker = current_worker();

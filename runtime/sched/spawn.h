@@ -28,9 +28,9 @@ FiberBlock* new_block(const weft::internal::FiberCode& code, const SpawnOptions&
 // to its handle. Call from: any thread. Never parks.
 inline FiberBlock* new_fiber(Group& group, const weft::internal::FiberCode& code,
                              const SpawnOptions& options, Site site) {
-  FiberTraits traits{.line = site.line & 0xffffff,
-                     .pinned = options.pinned,
-                     .keeps_fp_control = options.preserve_fp_control};
+  FiberTraits traits{(site.line & FiberTraits::kLine) |
+                     (options.pinned ? FiberTraits::kPinned : 0) |
+                     (options.preserve_fp_control ? FiberTraits::kKeepsFpControl : 0)};
   Worker* worker = current_worker();
   FiberBlock* fiber;
   if (__builtin_expect(worker != nullptr && options.name.empty() && options.stack_size == 0 &&

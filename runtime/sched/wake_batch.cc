@@ -29,7 +29,7 @@ void WakeBatch::deliver() {
   while (FiberBlock* fiber = take_ready()) {
     if (worker != nullptr && worker->is_of_this_runtime(*fiber)) {
       worker->make_ready(*fiber);
-    } else if (fiber->traits.pinned && fiber->frame != nullptr) {
+    } else if (fiber->traits.pinned() && fiber->frame != nullptr) {
       Core::of(*fiber).send_ready(*fiber, fiber->frame->pinned_to->index());
     } else {
       Core::of(*fiber).inject(*fiber);

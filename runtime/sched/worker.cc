@@ -88,9 +88,9 @@ void Worker::main() {
   const int error = *worker->errno_;
   worker->commit_ = commit;
   worker->commit_argument_ = argument;
-  if (__builtin_expect(fiber->traits.keeps_fp_control, 0)) save_fp_control(*fiber);
+  if (__builtin_expect(fiber->traits.keeps_fp_control(), 0)) save_fp_control(*fiber);
   worker = switch_to_worker(*fiber, *worker);
-  if (__builtin_expect(fiber->traits.keeps_fp_control, 0)) restore_fp_control(*fiber);
+  if (__builtin_expect(fiber->traits.keeps_fp_control(), 0)) restore_fp_control(*fiber);
   *worker->thread_state_ = state;
   *worker->errno_ = error;
 }
@@ -148,7 +148,7 @@ void Worker::commit_exit(Worker& worker, FiberBlock& fiber, void*) {
 void Worker::make_ready(FiberBlock& fiber) {
   WorkerSection section;
   happens_before(&fiber);
-  if (fiber.traits.pinned && fiber.frame != nullptr) {
+  if (fiber.traits.pinned() && fiber.frame != nullptr) {
     Worker* home = fiber.frame->pinned_to;
     if (home != this) return core_.send_ready(fiber, home->index_);
     if (!pinned_.push(&fiber)) core_.inject(fiber);
@@ -172,7 +172,7 @@ void Worker::make_ready(FiberBlock& fiber) {
 }
 
 void Worker::push_ready(FiberBlock& fiber) {
-  auto& queue = fiber.traits.pinned ? pinned_ : ready_;
+  auto& queue = fiber.traits.pinned() ? pinned_ : ready_;
   if (__builtin_expect(!queue.push(&fiber), 0)) core_.inject(fiber);
 }
 
@@ -305,9 +305,9 @@ FiberBlock* Worker::take_next_slot() {
 
 // Gives an unstarted fiber its stack. False: there is none, and the fiber waits for the reserve.
 bool Worker::bind(FiberBlock& fiber) {
-  Stack* stack = fiber.traits.has_extras ? nullptr : stacks_.acquire();
+  Stack* stack = fiber.traits.has_extras() ? nullptr : stacks_.acquire();
   if (__builtin_expect(stack == nullptr, 0)) return bind_slowly(fiber);
-  bind_stack(fiber, *stack, fiber.traits.pinned ? this : nullptr);
+  bind_stack(fiber, *stack, fiber.traits.pinned() ? this : nullptr);
   happens_before(&fiber);
   return true;
 }
@@ -316,7 +316,7 @@ bool Worker::bind(FiberBlock& fiber) {
 // reserve: its closure may park in a destructor. False: the reserve is in use.
 bool Worker::bind_slowly(FiberBlock& fiber) {
   const std::size_t bytes =
-      fiber.traits.has_extras ? BlockCache::extras_of(&fiber)->stack_bytes : 0;
+      fiber.traits.has_extras() ? BlockCache::extras_of(&fiber)->stack_bytes : 0;
   Refusal refusal = validate_stack_bytes(bytes).ok() ? Refusal::kNone : Refusal::kBadStackSize;
   Stack* stack = stacks_.acquire(refusal == Refusal::kNone ? bytes : 0);
   const bool on_reserve = stack == nullptr;
@@ -328,7 +328,7 @@ bool Worker::bind_slowly(FiberBlock& fiber) {
     }
     if (refusal == Refusal::kNone) refusal = Refusal::kNoStack;
   }
-  bind_stack(fiber, *stack, fiber.traits.pinned ? this : nullptr);
+  bind_stack(fiber, *stack, fiber.traits.pinned() ? this : nullptr);
   fiber.frame->on_reserve = on_reserve;
   fiber.frame->refusal = refusal;
   happens_before(&fiber);
@@ -375,9 +375,9 @@ void Worker::take_in(WakeBatch& batch) {
   while (FiberBlock* fiber = woken.pop()) push_ready(*fiber);
   timers_.fire_due(now_ns_, batch);
   while (FiberBlock* fiber = batch.take_ready()) {
-    if (fiber->traits.pinned && fiber->frame->pinned_to != this) {
+    if (fiber->traits.pinned() && fiber->frame->pinned_to != this) {
       core_.send_ready(*fiber, fiber->frame->pinned_to->index_);
-    } else if (shuffles_ && !fiber->traits.pinned) {
+    } else if (shuffles_ && !fiber->traits.pinned()) {
       core_.send_ready(*fiber, (index_ + 1) % core_.worker_count());
     } else {
       push_ready(*fiber);
