@@ -9,8 +9,7 @@
 
 #include "runtime/base/check.h"
 #include "runtime/sched/core.h"
-#include "runtime/sched/fiber_life.h"
-#include "runtime/sched/park.h"
+#include "runtime/sched/ending.h"
 #include "runtime/sched/sleep.h"
 #include "runtime/sched/status.h"
 #include "runtime/sched/timeout.h"
@@ -40,17 +39,11 @@ absl::Status FiberHandle::wait() const {
             "join: the handle is empty: joined before, or spawned without a runtime");
     }
   }
-  while (true) {
-    if ((block->join.load() & sched::FiberBlock::kDone) != 0) return absl::OkStatus();
+  while ((block->join.load() & sched::FiberBlock::kDone) == 0) {
     if (absl::Status status = sched::interrupted(); !status.ok()) return status;
-    const std::uint64_t state = block->join.lock();
-    if ((state & sched::FiberBlock::kDone) != 0) {
-      block->join.unlock(state);
-      return absl::OkStatus();
-    }
-    sched::WaitNode node;
-    if (sched::wait(block->join, state, node, sched::kCancel)) return absl::OkStatus();
+    if (sched::wait_until_done(*block, sched::kCancel)) break;
   }
+  return absl::OkStatus();
 }
 
 void* FiberHandle::result() const {
@@ -79,16 +72,7 @@ void FiberHandle::cancel() const {
   batch.deliver();
 }
 
-bool FiberHandle::done() const {
-  if (block == nullptr) return true;
-  std::uint64_t state = block->join.load();
-  // The end of a fiber holds the lock until the group has counted it: who has joined the group waits here.
-  while ((state & sched::ObjectWord::kLocked) != 0) {
-    base::spin_hint();
-    state = block->join.load();
-  }
-  return (state & sched::FiberBlock::kDone) != 0;
-}
+bool FiberHandle::done() const { return block == nullptr || sched::is_done(*block); }
 
 unsigned long long FiberHandle::id() const { return block == nullptr ? 0 : block->id; }
 

@@ -10,36 +10,13 @@
 #include "arch/x86_64/switch.h"
 #include "runtime/base/check.h"
 #include "runtime/sched/core.h"
+#include "runtime/sched/ending.h"
 #include "runtime/sched/group.h"
 #include "runtime/sched/status.h"
 #include "runtime/sched/worker.h"
 
 namespace weft::sched {
 namespace {
-
-std::shared_ptr<ChildException>& exception_in(FiberBlock& fiber) {
-  return *static_cast<std::shared_ptr<ChildException>*>(fiber_storage(fiber));
-}
-
-// The bits beside it are read by the worker whenever it puts the fiber into a queue.
-void set_ending(FiberBlock& fiber, Ending ending) {
-  WorkerSection section;
-  fiber.traits.set_ending(ending);
-}
-
-// From the moment that the ending is written, under the join word's lock, the result belongs to the
-// handle; if that is gone already, it is ours to destroy, here, where a destructor may park.
-void seal(FiberBlock& fiber, Ending ending) {
-  if (ending == Ending::kReturned && fiber.code->destroy_result != nullptr) {
-    const std::uint64_t state = fiber.join.lock();
-    const bool detached = (state & FiberBlock::kDetached) != 0;
-    if (!detached) set_ending(fiber, ending);
-    fiber.join.unlock(state);
-    if (detached) fiber.code->destroy_result(fiber_storage(fiber));
-    return;
-  }
-  set_ending(fiber, ending);
-}
 
 void end_with_error(FiberBlock& fiber, const absl::Status* error) {
   if (error != nullptr) fiber.group->record(fiber, error, nullptr);
@@ -104,41 +81,6 @@ WEFT_AROUND_SWITCH void* fiber_entry(void* argument, void* by) {
 void refuse_fiber(FiberBlock& fiber, absl::Status error) {
   fiber.code->refuse(fiber_storage(fiber), absl::Status(error));
   end_with_error(fiber, &error);
-}
-
-void free_fiber(FiberBlock& fiber, BlockCache* cache) {
-  const auto ending = fiber.traits.ending();
-  if (ending == Ending::kThrew) {
-    std::destroy_at(&exception_in(fiber));
-  } else if (ending == Ending::kReturned && fiber.code->destroy_result == nullptr) {
-    fiber.code->destroy_plain_result(fiber_storage(fiber));
-  }
-  if (fiber.traits.heap_storage()) {
-    ::operator delete(fiber_storage(fiber), std::align_val_t(fiber.code->alignment));
-  }
-  if (fiber.claim.free()) BlockCache::release(&fiber, cache);
-}
-
-void drop_handle(FiberBlock& fiber) {
-  // A result whose destructor may do anything is destroyed first, at leisure: so long the block is ours, too.
-  bool result_is_ours = fiber.code->destroy_result != nullptr;
-  while (true) {
-    // [life] The look (acquire) spares the lock when the fiber is done: it has let go of the block.
-    std::uint64_t state = fiber.join.load();
-    const bool was_done = (state & FiberBlock::kDone) != 0;
-    if (!was_done) state = fiber.join.lock();
-    if (result_is_ours && fiber.traits.ending() == Ending::kReturned) {
-      if (!was_done) fiber.join.unlock(state);
-      fiber.code->destroy_result(fiber_storage(fiber));
-      result_is_ours = false;
-      continue;
-    }
-    if ((state & FiberBlock::kDone) != 0) break;
-    return fiber.join.unlock(state | FiberBlock::kDetached);  // [life] the last touch
-  }
-  WorkerSection section;
-  Worker* worker = current_worker();
-  free_fiber(fiber, worker != nullptr ? worker->blocks() : nullptr);
 }
 
 // ---- The switch

@@ -1,12 +1,10 @@
-// A fiber's life after its spawn: bound to a stack, run to its end, counted, freed.
+// A fiber's life on its stack, after its spawn and before its end: started, run, switched to and from.
 //
 //   ... spawn.h makes it ...
 //   bind_stack(*fiber, stack, pinned_to);                        // the worker that runs it first
 //   ... fiber_main on its own stack ...
-//   stack = unbind_stack(*fiber); finish_fiber(*fiber, ...);     // the commit step of its exit
-//
-// The order at the end: result, group, join word. The join word is locked meanwhile, so that nobody who has
-// seen the group empty finds the fiber not done. Who comes last of fiber and handle frees the block. [life]
+//   stack = unbind_stack(*fiber);                                // the commit step of its exit
+//   ... ending.h tells the others, and frees it ...
 #pragma once
 
 #include <new>
@@ -16,10 +14,8 @@
 #include "arch/x86_64/switch.h"
 #include "runtime/sched/block_pool.h"
 #include "runtime/sched/fiber.h"
-#include "runtime/sched/group.h"
 #include "runtime/sched/stack.h"
 #include "runtime/sched/switch_hooks.h"
-#include "runtime/sched/wake_batch.h"
 
 namespace weft::sched {
 
@@ -54,27 +50,6 @@ inline Stack* unbind_stack(FiberBlock& fiber) {
 
 // Ends an unstarted fiber, on its own stack or on a reaper's: its closure is destroyed uncalled.
 void refuse_fiber(FiberBlock& fiber, absl::Status error);
-
-// Destroys what is left of the result and gives the block back. Call from: the last of fiber and handle.
-void free_fiber(FiberBlock& fiber, BlockCache* cache);
-
-// Tells everybody that the fiber has ended. Call from: the worker, after the fiber left its stack.
-inline void finish_fiber(FiberBlock& fiber, BlockCache* cache, WakeBatch& batch) {
-  // Without a handle nobody else knows the join word, and no lock is needed.
-  std::uint64_t state = fiber.join.load();
-  if (state != FiberBlock::kDetached) {
-    state = fiber.join.lock();
-    batch.add_all(WaitList(ObjectWord::waiters(state)));
-  }
-  // Before the handle says so: who joins the group must not find it destroyed by who joined the handle.
-  fiber.group->ended(fiber, batch);
-  if ((state & FiberBlock::kDetached) != 0) return free_fiber(fiber, cache);
-  fiber.join.unlock(
-      FiberBlock::kDone);  // [life] the last touch: from here on the block is the handle's
-}
-
-// The handle is gone; a result that nobody took is destroyed. Call from: any thread. May run user code.
-void drop_handle(FiberBlock& fiber);
 
 // ---- The switch, with what sanitizers and preserve_fp_control need around it
 

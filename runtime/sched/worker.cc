@@ -9,6 +9,7 @@
 #include "runtime/base/check.h"
 #include "runtime/os/clock.h"
 #include "runtime/sched/core.h"
+#include "runtime/sched/ending.h"
 #include "runtime/sched/fiber_life.h"
 #include "runtime/sched/operation_wait.h"
 #include "runtime/sched/park.h"

@@ -27,7 +27,7 @@ LEAVE = "weft_leave"
 # Functions whose calls through pointers run code that may park, and what code that is.
 CALLS_USERS = {
     r"run_closure|fiber_main": "the closure of a fiber",
-    r"seal|drop_handle|refuse_fiber|drop_reference": "destructors of closures and results",
+    r"seal|drop_handle|refuse_fiber|free_fiber": "destructors of closures and results",
     r"run_body|serve|Server|handle": "the body of run(), the handler of serve()",
 }
 # Findings that are right as they are: function, what is marked, and why.

@@ -211,8 +211,7 @@ void Fibers::commit_exit(sched::Worker&, sched::FiberBlock& block, void*) {
   Fibers& self = current();
   block.frame = nullptr;
   sched::WakeBatch batch;
-  if (self.ended_) self.ended_(block, batch);
-  self.drop_reference(block);
+  self.exit_ ? self.exit_(block, batch) : self.drop_reference(block);
   batch.deliver();
 }
 

@@ -53,9 +53,9 @@ class Fibers {
   void begin(sched::FiberBlock& block, unsigned runtime = 0);
   void enqueue(sched::FiberBlock& block);
 
-  // Called in the commit step of a fiber's exit, before its reference is dropped.
-  void set_ended(std::function<void(sched::FiberBlock&, sched::WakeBatch&)> ended) {
-    ended_ = std::move(ended);
+  // Called in the commit step of a fiber's exit; drops its reference, or gives the block back.
+  void set_exit(std::function<void(sched::FiberBlock&, sched::WakeBatch&)> exit) {
+    exit_ = std::move(exit);
   }
   // Called when the last reference to a block was dropped; it may begin again.
   void set_freed(std::function<void(sched::FiberBlock&)> freed) { freed_ = std::move(freed); }
@@ -68,6 +68,8 @@ class Fibers {
   // Call from: the body, to take it; any thread that has it, to drop it.
   void take_reference(sched::FiberBlock& block);
   void drop_reference(sched::FiberBlock& block);
+  // The block is free. Call from: who has freed its claim word.
+  void give_back(sched::FiberBlock& block);
 
   // Asks, and delivers what follows. Call from: any thread that keeps the block alive.
   static void request(sched::FiberBlock& block, sched::Request what);
@@ -112,7 +114,6 @@ class Fibers {
   bool has_work(int worker) const;
   void run(Fiber& fiber, int worker);
   void tend_ring(int worker);
-  void give_back(sched::FiberBlock& block);
   static void commit_exit(sched::Worker&, sched::FiberBlock& block, void*);
   static void commit_operation(sched::Worker&, sched::FiberBlock& block, void* operation);
 
@@ -122,7 +123,7 @@ class Fibers {
   std::array<Fiber*, kThreadsMax> by_thread_{};
   std::array<sched::ForeignWaiter, kThreadsMax> foreign_;
   std::array<Ring, kWorkersMax> rings_;
-  std::function<void(sched::FiberBlock&, sched::WakeBatch&)> ended_;
+  std::function<void(sched::FiberBlock&, sched::WakeBatch&)> exit_;
   std::function<void(sched::FiberBlock&)> freed_;
   int live_ = 0;
 };

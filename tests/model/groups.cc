@@ -21,8 +21,10 @@ Groups::Groups(Schedule& schedule, int workers) : fibers_(schedule, workers), ro
   current_groups = this;
   schedule.name(root_, "root");
   schedule.name(timers_, "timers");
-  fibers_.set_ended(
-      [](sched::FiberBlock& block, sched::WakeBatch& batch) { block.group->ended(block, batch); });
+  fibers_.set_exit([this](sched::FiberBlock& block, sched::WakeBatch& batch) {
+    block.group->ended(block, batch);
+    fibers_.drop_reference(block);
+  });
 }
 
 Groups::~Groups() {
