@@ -23,9 +23,16 @@ void weft_loop(void* worker);
 // Call from: a fiber.
 void* weft_leave(void* fiber, void* worker);
 
-// Defined by the scheduler: on the worker's stack, finishes what the last fiber began by leaving, and
-// returns the fiber to run next, or null to end the loop.
-void* weft_next(void* worker);
+// Who runs next: a fiber, or null to end the loop; and whether it has not run before. That is about the
+// processor's return predictor alone (switch.S): a fiber is run rightly either way.
+struct WeftNext {
+  void* fiber;
+  bool starts;
+};
+
+// Defined by the scheduler: on the worker's stack, finishes what the last fiber began by leaving or by
+// ending, and says who runs next.
+WeftNext weft_next(void* worker);
 
 // The first frame of every fiber; see seed_stack.
 void weft_entry();
@@ -40,10 +47,10 @@ struct SuspendedImage {
 };
 static_assert(sizeof(SuspendedImage) == 56);
 
-using FiberEntry = void (*)(void* argument, void* worker);
+// Returns, when the fiber ends, the worker that runs it then.
+using FiberEntry = void* (*)(void* argument, void* worker);
 
-// Makes the image of a fiber that has not run: resumed, it calls entry(argument, worker), which must not
-// return. `top` is 16-byte aligned; uses the 80 bytes below it. Returns the rsp to resume at.
+// Makes the image of a fiber that has not run: resumed, it calls entry(argument, worker). `top` is 16-byte aligned; uses the 80 bytes below it. Returns the rsp to resume at.
 // Call from: any thread. Never parks.
 inline void* seed_stack(void* top, FiberEntry entry, void* argument) {
   auto* words = static_cast<std::uint64_t*>(top);
@@ -55,8 +62,9 @@ inline void* seed_stack(void* top, FiberEntry entry, void* argument) {
   image->r13 = reinterpret_cast<std::uintptr_t>(argument);
   image->r12 = reinterpret_cast<std::uintptr_t>(entry);
   image->rbp = reinterpret_cast<std::uintptr_t>(words - 2);
-  // Behind its leading nop: an unwinder takes this for a return address, and looks up the byte before.
-  image->rip = reinterpret_cast<void (*)()>(reinterpret_cast<std::uintptr_t>(&weft_entry) + 1);
+  // Behind its first instruction: an unwinder takes this for a return address, and looks up the byte
+  // before.
+  image->rip = reinterpret_cast<void (*)()>(reinterpret_cast<std::uintptr_t>(&weft_entry) + 4);
   return image;
 }
 

@@ -55,7 +55,7 @@ absl::Status FiberHandle::wait() const {
 
 void* FiberHandle::result() const {
   void* storage = sched::fiber_storage(*block);
-  if (static_cast<sched::Ending>(block->ending) != sched::Ending::kThrew) return storage;
+  if (block->traits.ending() != sched::Ending::kThrew) return storage;
   const auto exception = *static_cast<std::shared_ptr<sched::ChildException>*>(storage);
   exception->taken.store(true, std::memory_order_release);  // release: pairs with Group::report()
   std::rethrow_exception(exception->pointer);
@@ -80,7 +80,14 @@ void FiberHandle::cancel() const {
 }
 
 bool FiberHandle::done() const {
-  return block == nullptr || (block->join.load() & sched::FiberBlock::kDone) != 0;
+  if (block == nullptr) return true;
+  std::uint64_t state = block->join.load();
+  // The end of a fiber holds the lock until the group has counted it: who has joined the group waits here.
+  while ((state & sched::ObjectWord::kLocked) != 0) {
+    base::spin_hint();
+    state = block->join.load();
+  }
+  return (state & sched::FiberBlock::kDone) != 0;
 }
 
 unsigned long long FiberHandle::id() const { return block == nullptr ? 0 : block->id; }

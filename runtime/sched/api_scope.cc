@@ -6,8 +6,8 @@
 
 #include "runtime/base/check.h"
 #include "runtime/sched/core.h"
-#include "runtime/sched/fiber_life.h"
 #include "runtime/sched/process.h"
+#include "runtime/sched/spawn.h"
 #include "runtime/sched/status.h"
 #include "runtime/sched/worker.h"
 

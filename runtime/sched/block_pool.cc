@@ -10,7 +10,6 @@
 #include "runtime/base/check.h"
 #include "runtime/base/spin_lock.h"
 #include "runtime/os/system.h"
-#include "runtime/sched/switch_hooks.h"
 
 namespace weft::sched {
 namespace {
@@ -95,29 +94,6 @@ void BlockCache::give_back(BlockCache* cache) {
   all.idle = cache;
 }
 
-int BlockCache::class_for(std::size_t total_bytes) {
-  for (int i = 0; i < static_cast<int>(kClassBytes.size()); ++i) {
-    if (total_bytes <= kClassBytes[i]) return i;
-  }
-  return -1;
-}
-
-FiberBlock* BlockCache::allocate(std::size_t storage_bytes, std::size_t extras_bytes) {
-  const int size_class = class_for(offsetof(FiberBlock, storage) + storage_bytes + extras_bytes);
-  if (size_class < 0) return nullptr;
-  Class& mine = classes_[size_class];
-  FiberBlock* block = mine.free;
-  if (__builtin_expect(block != nullptr, 1)) {
-    mine.free = block->link;
-  } else {
-    block = refill(size_class);
-    if (block == nullptr) return nullptr;
-  }
-  happens_after(block);
-  block->id = next_id_++;
-  return block;
-}
-
 FiberBlock* BlockCache::refill(int size_class) {
   Class& mine = classes_[size_class];
   // acquire [remote]: pairs with release(); the blocks are ours with all that was written to them.
@@ -182,7 +158,8 @@ FiberExtras* BlockCache::extras_of(FiberBlock* block) {
 
 std::size_t BlockCache::storage_bytes_of(const FiberBlock* block) {
   const std::size_t bytes = kClassBytes[Slab::of(block)->size_class];
-  return bytes - offsetof(FiberBlock, storage) - (block->has_extras ? sizeof(FiberExtras) : 0);
+  return bytes - offsetof(FiberBlock, storage) -
+         (block->traits.has_extras() ? sizeof(FiberExtras) : 0);
 }
 
 void BlockCache::visit_all(void (*visit)(FiberBlock&, void*), void* argument) {

@@ -19,6 +19,7 @@
 
 #include "runtime/base/atomic.h"
 #include "runtime/sched/fiber.h"
+#include "runtime/sched/switch_hooks.h"
 
 namespace weft::sched {
 
@@ -26,16 +27,31 @@ class alignas(64) BlockCache {
  public:
   // The sizes of a whole block; what does not fit in the largest keeps its closure on the heap.
   static constexpr std::array<std::size_t, 3> kClassBytes{128, 192, 256};
+  // The most storage, extras included, that a block has.
+  static constexpr std::size_t kStorageMax = kClassBytes.back() - offsetof(FiberBlock, storage);
 
   // A cache nobody uses, an old one with its blocks if there is one. Null: no memory.
   // Call from: any thread. Never parks.
   static BlockCache* lease();
   static void give_back(BlockCache* cache);
 
-  // A block, with a fresh id, with at least `storage_bytes` of storage, and a FiberExtras behind it if asked for; null
-  // when there is no memory, or when no class is that large.
-  // Call from: the owner.
-  FiberBlock* allocate(std::size_t storage_bytes, std::size_t extras_bytes);
+  // A block, with a fresh id, with at least `storage_bytes` of storage, and a FiberExtras behind it if
+  // asked for; null when there is no memory.
+  // Requires: together at most kStorageMax. Call from: the owner.
+  FiberBlock* allocate(std::size_t storage_bytes, std::size_t extras_bytes) {
+    const int size_class = class_for(offsetof(FiberBlock, storage) + storage_bytes + extras_bytes);
+    Class& mine = classes_[static_cast<unsigned>(size_class)];
+    FiberBlock* block = mine.free;
+    if (__builtin_expect(block != nullptr, 1)) {
+      mine.free = block->link;
+    } else {
+      block = refill(size_class);
+      if (block == nullptr) return nullptr;
+    }
+    happens_after(block);
+    block->id = next_id_++;
+    return block;
+  }
 
   // The same for a thread that has no cache. Call from: any thread; takes a lock.
   static FiberBlock* allocate_shared(std::size_t storage_bytes, std::size_t extras_bytes);
@@ -63,7 +79,9 @@ class alignas(64) BlockCache {
 
  private:
   explicit BlockCache(std::uint64_t number) : next_id_((number << 40) + 1) {}
-  static int class_for(std::size_t total_bytes);
+  static constexpr int class_for(std::size_t total_bytes) {
+    return total_bytes <= kClassBytes[0] ? 0 : total_bytes <= kClassBytes[1] ? 1 : 2;
+  }
   static void visit_all(void (*visit)(FiberBlock&, void*), void* argument);
   FiberBlock* refill(int size_class);
 

@@ -89,15 +89,12 @@ class ClaimWord {
 
   // kFree -> kRunnable, with no requests. Call from: whoever owns the block.
   void begin(unsigned runtime) {
-    std::uint64_t seen = word_.load(std::memory_order_relaxed);  // relaxed: the CAS checks it
-    std::uint64_t wanted;
-    do {
-      wanted = (seen & kEpochMask) | static_cast<std::uint64_t>(FiberState::kRunnable) |
-               (std::uint64_t{runtime} << kRuntimeShift);
-      // acq_rel [drain]: an RMW, so that a walk over all blocks either finds this fiber or has come
-      // before it; in that case the draining flag, set before the walk, is visible to the fiber.
-    } while (!word_.compare_exchange_weak(seen, wanted, std::memory_order_acq_rel,
-                                          std::memory_order_relaxed));
+    // relaxed: nobody else knows a free block; who asks something of the fiber finds it in its group, under
+    // a lock that orders this before.
+    const std::uint64_t epoch = word_.load(std::memory_order_relaxed) & kEpochMask;
+    word_.store(epoch | static_cast<std::uint64_t>(FiberState::kRunnable) |
+                    (std::uint64_t{runtime} << kRuntimeShift),
+                std::memory_order_relaxed);
   }
 
   // kRunnable -> kFree. False: a message about the block is still on its way; then its receiver gives the
@@ -113,9 +110,8 @@ class ClaimWord {
         return false;
       }
     }
-    // A plain store: nobody else claims or asks any more. A walk over all blocks may, in the same moment:
-    // then either its change fails, or this overwrites a request that means nothing now.
-    word_.store(seen & kEpochMask, std::memory_order_release);  // release: the fiber's end
+    // A plain store: nobody else claims or asks any more. release: the fiber's end.
+    word_.store(seen & kEpochMask, std::memory_order_release);
     return true;
   }
 
@@ -170,24 +166,11 @@ class ClaimWord {
   // ---- Cancellers
 
   // Asks. Call from: any thread that keeps the block alive meanwhile.
-  Requested request(Request what) {
-    return request_if(what, [](View) { return true; });
-  }
+  Requested request(Request what) { return request_and_note(what, 0); }
 
   // As request(kCancel), but of the fiber itself and not of one of its levels: it is noted for good, and
   // a level that takes its own request back asks again.
-  Requested request_end() {
-    return request_if(
-        kCancel, [](View) { return true; }, kEndingBit);
-  }
-
-  // Asks whoever has the block now, if it is a fiber of that runtime. Call from: any thread; the block
-  // may change hands meanwhile.
-  Requested request_of(Request what, unsigned runtime) {
-    return request_if(what, [runtime](View view) {
-      return view.state() != FiberState::kFree && view.runtime() == runtime;
-    });
-  }
+  Requested request_end() { return request_and_note(kCancel, kEndingBit); }
 
   // The message "look at this block's word" has arrived at the worker that owns ring `ring`.
   // It carries no epoch: whatever wait is found now is the one that the request is about.
@@ -216,6 +199,10 @@ class ClaimWord {
   // levels afterwards and asks again if one of them is raised. Call from: the fiber.
   void withdraw(Request what) {
     const std::uint64_t kept = ~(std::uint64_t{what} << kRequestsShift);
+    if constexpr (base::planted(13)) {
+      const std::uint64_t seen = word_.load(std::memory_order_acquire);
+      return word_.store(seen & kept, std::memory_order_release);
+    }
     // acq_rel: orders the caller's second look at the levels behind it. [level]
     word_.fetch_and(kept, std::memory_order_acq_rel);
   }
@@ -251,12 +238,10 @@ class ClaimWord {
            (std::uint64_t{1} << 32);
   }
 
-  template <class If>
-  Requested request_if(Request what, If applies, std::uint64_t noted = 0) {
-    std::uint64_t seen = word_.load(std::memory_order_seq_cst);  // [drain] after the draining flag
+  Requested request_and_note(Request what, std::uint64_t noted) {
+    std::uint64_t seen = word_.load(std::memory_order_relaxed);  // relaxed: the CAS checks it
     while (true) {
       const View view{seen};
-      if (!applies(view)) return {Outcome::kNoted, 0};
       std::uint64_t wanted = seen | (std::uint64_t{what} << kRequestsShift) | noted;
       Requested result{Outcome::kNoted, 0};
       if (view.state() == FiberState::kParked && (view.accepts() & what) != 0) {

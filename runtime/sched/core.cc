@@ -223,11 +223,11 @@ void Core::arm_outside(Timer& timer, std::int64_t deadline_ns, std::int64_t now_
 // ---- The end
 
 void Core::drain() {
-  // [drain] The flag, then every fiber. One that is spawned behind the walk sees the flag.
+  // [drain] The flag, then every group under its lock. A fiber is added to its group, under that lock, before
+  // it runs: either it is there to be asked, or it sees the flag.
   if (draining_.exchange(true, std::memory_order_seq_cst)) return;
   WakeBatch batch;
-  BlockCache::for_each(
-      [this, &batch](FiberBlock& fiber) { batch.request_of(fiber, kDrain, number_); });
+  all_.request_all(kDrain, batch);
   batch.deliver();
 }
 
@@ -271,15 +271,15 @@ void log(const Core* core, LogLevel level, std::string_view text) {
 }
 
 std::size_t describe(FiberBlock& fiber, char* text, std::size_t size) {
-  const char* name = fiber.has_extras ? BlockCache::extras_of(&fiber)->name : "";
+  const char* name = fiber.traits.has_extras() ? BlockCache::extras_of(&fiber)->name : "";
   const char* file = fiber.file != nullptr ? fiber.file : "?";
   const int length = name[0] != '\0'
                          ? std::snprintf(text, size, "fiber %llu \"%s\" spawned at %s:%u",
                                          static_cast<unsigned long long>(fiber.id), name, file,
-                                         static_cast<unsigned>(fiber.line))
+                                         static_cast<unsigned>(fiber.traits.line()))
                          : std::snprintf(text, size, "fiber %llu spawned at %s:%u",
                                          static_cast<unsigned long long>(fiber.id), file,
-                                         static_cast<unsigned>(fiber.line));
+                                         static_cast<unsigned>(fiber.traits.line()));
   return std::min(static_cast<std::size_t>(std::max(length, 0)), size - 1);
 }
 

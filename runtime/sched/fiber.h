@@ -5,12 +5,11 @@
 // else; the frame lies at the top of the stack, in the page that the fiber touches anyway.
 //
 //   block   line 0   rsp, links, claim word, frame, code, group, join word
-//           line 1   group list, id, spawn site, references, closure or result
+//           line 1   group list, id, spawn site, closure or result
 //   stack   top      Stack (stack.h) | FiberFrame | the fiber's own frames, downwards
 //
-// The block is freed by whoever drops its last reference: the fiber itself holds one until its group has
-// counted it, the handle one. A message about it that is on its way (the claim word says queued) keeps it
-// a little longer.
+// The block belongs to the fiber, until its group has counted it, and to its handle; the last of the two
+// frees it. A message about it that is on its way (the claim word says queued) keeps it a little longer.
 #pragma once
 
 #include <cstddef>
@@ -41,8 +40,32 @@ enum class Ending : std::uint8_t {
   kThrew,     // a std::shared_ptr<ChildException> is
 };
 
+// What spawn fixes, and how the fiber ended, in one word: written whole, because a load of the whole waits
+// for stores of its parts.
+struct FiberTraits {
+  static constexpr std::uint32_t kLine = 0xffffff;  // of the spawn site
+  static constexpr unsigned kEndingShift = 24;
+  static constexpr std::uint32_t kPinned = 1u << 26;  // stays on the worker that first runs it
+  static constexpr std::uint32_t kKeepsFpControl = 1u << 27;
+  static constexpr std::uint32_t kHasExtras = 1u << 28;    // a FiberExtras ends the block
+  static constexpr std::uint32_t kHeapStorage = 1u << 29;  // storage points to the closure's memory
+
+  unsigned line() const { return bits & kLine; }
+  Ending ending() const { return static_cast<Ending>(bits >> kEndingShift & 3); }
+  bool pinned() const { return (bits & kPinned) != 0; }
+  bool keeps_fp_control() const { return (bits & kKeepsFpControl) != 0; }
+  bool has_extras() const { return (bits & kHasExtras) != 0; }
+  bool heap_storage() const { return (bits & kHeapStorage) != 0; }
+
+  // Once. Call from: the fiber.
+  void set_ending(Ending ending) { bits |= static_cast<std::uint32_t>(ending) << kEndingShift; }
+
+  std::uint32_t bits = 0;
+};
+
 struct alignas(64) FiberBlock {
-  // The join word: kFlagA when the fiber has ended and kFlagB when its handle is gone.
+  // The join word: kFlagA when the fiber has ended and kFlagB when its handle is gone. The second of the
+  // two to come frees the block. [life]
   static constexpr std::uint64_t kDone = ObjectWord::kFlagA;
   static constexpr std::uint64_t kDetached = ObjectWord::kFlagB;
   static constexpr std::size_t kInlineBytes = 24;
@@ -61,17 +84,16 @@ struct alignas(64) FiberBlock {
   base::ListNode<FiberBlock> group_node;  // in the group's list, under the group's lock
   std::uint64_t id = 0;
   const char* file = nullptr;  // where it was spawned
-  std::uint32_t line : 24 = 0;
-  std::uint32_t ending : 2 = 0;  // Ending
-  std::uint32_t pinned : 1 = 0;  // stays on the worker that first runs it
-  std::uint32_t keeps_fp_control : 1 = 0;
-  std::uint32_t has_extras : 1 = 0;    // a FiberExtras ends the block
-  std::uint32_t heap_storage : 1 = 0;  // storage holds a pointer to the closure's memory
-  base::Atomic<std::uint32_t> references{0};
+  FiberTraits traits;
   alignas(8) std::byte storage[kInlineBytes];  // more in blocks of a larger class
 };
 static_assert(sizeof(FiberBlock) == 128 && offsetof(FiberBlock, rsp) == 0);
 static_assert(offsetof(FiberBlock, group_node) == 64);
+
+// Where the closure, and later the result, of a fiber is.
+inline void* fiber_storage(FiberBlock& fiber) {
+  return fiber.traits.heap_storage() ? *reinterpret_cast<void**>(fiber.storage) : fiber.storage;
+}
 
 // At the end of a block that was spawned with a name or a stack size of its own.
 struct FiberExtras {
@@ -90,11 +112,10 @@ struct FiberFrame {
   Operation* operation = nullptr;  // while it waits in a ring
   Worker* pinned_to = nullptr;
   std::uint32_t ends_on_drain = 0;  // how many EndOnDrain live
-  bool leaves_for_good = false;     // in its last switch
   bool on_reserve = false;          // the stack is the worker's reserve
   Refusal refusal = Refusal::kNone;
-  std::uint32_t mxcsr = 0;  // with keeps_fp_control
-  std::uint16_t x87_control = 0;
+  std::uint16_t x87_control = 0x37f;  // these two with keeps_fp_control: the psABI's initial values
+  std::uint32_t mxcsr = 0x1f80;
   void* asan_fake_stack = nullptr;
   void* tsan_fiber = nullptr;
 };

@@ -1,54 +1,79 @@
-// A fiber's life: made, bound to a stack, run to its end, counted, freed.
+// A fiber's life after its spawn: bound to a stack, run to its end, counted, freed.
 //
-//   FiberBlock* fiber = new_fiber(group, code, options, site);   // spawn, before the closure is there
-//   launch_fiber(*fiber);                                        // may run from now on
+//   ... spawn.h makes it ...
 //   bind_stack(*fiber, stack, pinned_to);                        // the worker that runs it first
 //   ... fiber_main on its own stack ...
 //   stack = unbind_stack(*fiber); finish_fiber(*fiber, ...);     // the commit step of its exit
 //
-// The order at the end: result, join word, group, own reference. Whoever drops the last reference frees
-// the block. [life]
+// The order at the end: result, group, join word. The join word is locked meanwhile, so that nobody who has
+// seen the group empty finds the fiber not done. Who comes last of fiber and handle frees the block. [life]
 #pragma once
 
-#include <weft/fiber.h>
-
-#include <cstddef>
-#include <cstdint>
+#include <new>
 
 #include <absl/status/status.h>
 
+#include "arch/x86_64/switch.h"
 #include "runtime/sched/block_pool.h"
 #include "runtime/sched/fiber.h"
+#include "runtime/sched/group.h"
 #include "runtime/sched/stack.h"
 #include "runtime/sched/switch_hooks.h"
 #include "runtime/sched/wake_batch.h"
 
 namespace weft::sched {
 
-// A block for a fiber of `group`, with room for its closure; null: no memory. Two references: the
-// fiber's own and the handle's. Call from: any thread. Never parks.
-FiberBlock* new_fiber(Group& group, const weft::internal::FiberCode& code,
-                      const SpawnOptions& options, Site site);
-// Puts a fiber whose closure is in place into its group and into a queue. Call from: any thread.
-void launch_fiber(FiberBlock& fiber);
-// Frees a block whose closure was never made. Call from: who called new_fiber.
-void abandon_fiber(FiberBlock& fiber);
+// The first C++ function on a fiber's stack. Returns the worker on whose stack the rest is done.
+WEFT_AROUND_SWITCH void* fiber_entry(void* fiber, void* worker);
 
-// Where the closure, and later the result, of a fiber is.
-void* fiber_storage(FiberBlock& fiber);
+// Makes `stack` the fiber's: the next switch to it starts it there. Call from: its worker.
+inline void bind_stack(FiberBlock& fiber, Stack& stack, Worker* pinned_to) {
+  stack.owner = &fiber;
+  auto* frame = ::new (static_cast<void*>(stack.top)) FiberFrame;
+  frame->fiber = &fiber;
+  frame->stack = &stack;
+  frame->pinned_to = pinned_to;
+#if WEFT_TSAN
+  frame->tsan_fiber = __tsan_create_fiber(0);
+#endif
+  fiber.rsp = arch::seed_stack(stack.top, &fiber_entry, &fiber);
+  fiber.frame = frame;
+}
 
-void bind_stack(FiberBlock& fiber, Stack& stack, Worker* pinned_to);
-Stack* unbind_stack(FiberBlock& fiber);
+// Takes it back. Call from: the worker, when the fiber has left its stack for good.
+inline Stack* unbind_stack(FiberBlock& fiber) {
+  FiberFrame* frame = fiber.frame;
+#if WEFT_TSAN
+  __tsan_destroy_fiber(frame->tsan_fiber);
+#endif
+  Stack* stack = frame->stack;
+  stack->owner = nullptr;
+  fiber.frame = nullptr;
+  return stack;
+}
 
 // Ends an unstarted fiber, on its own stack or on a reaper's: its closure is destroyed uncalled.
 void refuse_fiber(FiberBlock& fiber, absl::Status error);
 
-// Tells everybody that the fiber has ended. Call from: the worker, after the fiber left its stack.
-void finish_fiber(FiberBlock& fiber, BlockCache* cache, WakeBatch& batch);
+// Destroys what is left of the result and gives the block back. Call from: the last of fiber and handle.
+void free_fiber(FiberBlock& fiber, BlockCache* cache);
 
-// Call from: any thread that holds a reference.
-void drop_reference(FiberBlock& fiber, BlockCache* cache);
-// The handle's reference; destroys a result that nobody took. Call from: any thread. May run user code.
+// Tells everybody that the fiber has ended. Call from: the worker, after the fiber left its stack.
+inline void finish_fiber(FiberBlock& fiber, BlockCache* cache, WakeBatch& batch) {
+  // Without a handle nobody else knows the join word, and no lock is needed.
+  std::uint64_t state = fiber.join.load();
+  if (state != FiberBlock::kDetached) {
+    state = fiber.join.lock();
+    batch.add_all(WaitList(ObjectWord::waiters(state)));
+  }
+  // Before the handle says so: who joins the group must not find it destroyed by who joined the handle.
+  fiber.group->ended(fiber, batch);
+  if ((state & FiberBlock::kDetached) != 0) return free_fiber(fiber, cache);
+  fiber.join.unlock(
+      FiberBlock::kDone);  // [life] the last touch: from here on the block is the handle's
+}
+
+// The handle is gone; a result that nobody took is destroyed. Call from: any thread. May run user code.
 void drop_handle(FiberBlock& fiber);
 
 // ---- The switch, with what sanitizers and preserve_fp_control need around it
@@ -60,7 +85,5 @@ WEFT_AROUND_SWITCH Worker* switch_to_worker(FiberBlock& fiber, Worker& worker);
 // for everybody else; and the reverse.
 void save_fp_control(FiberBlock& fiber);
 void restore_fp_control(FiberBlock& fiber);
-
-void set_current_worker(Worker* worker);
 
 }  // namespace weft::sched

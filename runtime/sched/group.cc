@@ -5,6 +5,7 @@
 #include <vector>
 
 #include "runtime/base/check.h"
+#include "runtime/base/plant.h"
 #include "runtime/sched/core.h"
 #include "runtime/sched/park.h"
 #include "runtime/sched/status.h"
@@ -33,12 +34,15 @@ Group::~Group() {
 }
 
 void Group::leave_tree() {
+  if constexpr (base::planted(20)) {
+    if (maker_ != nullptr) cover_.leave();
+  }
   deadline_.disarm();
   if (maker_ != nullptr) {
     const std::uint64_t state = word_.lock();
     maker_ = nullptr;  // [level] left: whoever cancels from now on leaves the maker alone
     word_.unlock(state);
-    cover_.leave();
+    if constexpr (!base::planted(20)) cover_.leave();
   }
   if (parent_ != nullptr) std::exchange(parent_, nullptr)->detach(*this);
 }
@@ -105,34 +109,13 @@ void Group::orphan_subgroups() {
   word_.unlock(state);
 }
 
-void Group::add(FiberBlock& fiber) {
-  const std::uint64_t state = word_.lock();
-  ++count_;
-  fibers_.push_back(&fiber);
-  // A late child hears at once what the others have heard. It has not started: the request is noted.
-  if (is_cancelled()) fiber.claim.request(kCancel);
-  word_.unlock(state);
-}
-
-void Group::ended(FiberBlock& fiber, WakeBatch& batch) {
-  std::uint64_t state = word_.lock();
-  fibers_.remove(&fiber);
-  if (--count_ == 0) {
-    WaitList waiting(ObjectWord::waiters(state));
-    while (WaitNode* node = waiting.claim_first()) batch.add(*node);
-    state = ObjectWord::with_waiters(state, nullptr);
-  }
-  // [group] the last touch: a joiner that was claimed may destroy the group now
-  word_.unlock(state);
-}
-
 void Group::record(FiberBlock& fiber, const absl::Status* error,
                    std::shared_ptr<ChildException> exception) {
   // That a cancelled child says so is no error.
   if (error != nullptr && is_interruption(*error) && fiber.claim.asked(kCancel)) return;
   absl::Status copy = error != nullptr ? deep_copy(*error) : absl::OkStatus();
   // Whoever still has the handle will see it there.
-  const bool unseen = fiber.references.load(std::memory_order_acquire) == 1;
+  const bool unseen = (fiber.join.load() & FiberBlock::kDetached) != 0;
   if (error != nullptr && options_.log_errors && unseen) {
     log(core_, LogLevel::kWarning, describe(fiber) + " ended with " + copy.ToString());
   }
@@ -179,6 +162,13 @@ void Group::cancel(Interruption why, WakeBatch& batch) {
     if (maker_ != nullptr) batch.request(*maker_, kCancel);
     for (Group& subgroup : subgroups_) subgroup.cancel(why, batch);
   }
+  word_.unlock(state);
+}
+
+void Group::request_all(Request what, WakeBatch& batch) {
+  const std::uint64_t state = word_.lock();
+  for (FiberBlock& fiber : fibers_) batch.request(fiber, what);
+  for (Group& subgroup : subgroups_) subgroup.request_all(what, batch);
   word_.unlock(state);
 }
 

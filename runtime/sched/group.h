@@ -70,7 +70,14 @@ class Group {
   void set_deadline(std::int64_t deadline_ns, std::int64_t now_ns);
 
   // Takes a fiber in; a cancelled group asks it at once to end. Call from: any thread. Never parks.
-  void add(FiberBlock& fiber);
+  void add(FiberBlock& fiber) {
+    const std::uint64_t state = word_.lock();
+    ++count_;
+    fibers_.push_back(&fiber);
+    // A late child hears at once what the others have heard. It has not started: the request is noted.
+    if (__builtin_expect(is_cancelled(), 0)) fiber.claim.request(kCancel);
+    word_.unlock(state);
+  }
 
   // Notes that a child ended with an error or an exception, and cancels the others if that is the rule.
   // Call from: the child, on its own stack, before ended().
@@ -81,11 +88,23 @@ class Group {
   void record_unmade(const absl::Status& error);
 
   // Lets a child go. The last touch by it. Call from: the commit step of its exit.
-  void ended(FiberBlock& fiber, WakeBatch& batch);
+  void ended(FiberBlock& fiber, WakeBatch& batch) {
+    std::uint64_t state = word_.lock();
+    fibers_.remove(&fiber);
+    if (--count_ == 0) {
+      batch.add_all(WaitList(ObjectWord::waiters(state)));
+      state = ObjectWord::with_waiters(state, nullptr);
+    }
+    // [group] the last touch: a joiner that was claimed may destroy the group now
+    word_.unlock(state);
+  }
 
   // Asks everything in and below the group to end. Call from: any thread. Never parks.
   void cancel(Interruption why = Interruption::kCancelled);
   void cancel(Interruption why, WakeBatch& batch);
+
+  // Asks something of every fiber in and below the group that is not its end. Call from: any thread.
+  void request_all(Request what, WakeBatch& batch);
 
   // Waits until no fiber is left. Returns the first error, rethrows the first exception. From outside a
   // scope's own levels an interruption cancels the children of a Scope and is reported when they have

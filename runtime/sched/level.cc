@@ -1,5 +1,6 @@
 #include "runtime/sched/level.h"
 
+#include "runtime/base/plant.h"
 #include "runtime/sched/group.h"
 
 namespace weft::sched {
@@ -44,7 +45,9 @@ void refresh_cancel(FiberBlock& fiber) {
   fiber.claim.withdraw(kCancel);
   // [level] Clear, then look: a canceller sets its flag, then the bit. If it set the bit before we
   // cleared it, we see its flag here; otherwise its bit comes after and stays.
-  if (interruption(fiber) != Interruption::kNone) fiber.claim.request(kCancel);
+  if (interruption(fiber) != Interruption::kNone && !base::planted(19)) {
+    fiber.claim.request(kCancel);
+  }
 }
 
 }  // namespace weft::sched

@@ -13,15 +13,17 @@
 #include "runtime/sched/worker.h"
 
 namespace weft::sched {
+
+base::Atomic<bool> forked_child{false};
+
 namespace {
 
-base::Atomic<bool> forked{false};
 base::Atomic<bool> exiting{false};
 
 // The child has one thread, the one that called fork, and no worker whatever that thread was.
 void after_fork_in_child() {
   set_current_worker(nullptr);
-  forked.store(true, std::memory_order_relaxed);  // relaxed: there is no other thread
+  forked_child.store(true, std::memory_order_relaxed);  // relaxed: there is no other thread
 }
 
 void hold_at_exit(int status, void*) {
@@ -33,8 +35,8 @@ void hold_at_exit(int status, void*) {
   });
   // A fiber that computes on would run into destroyed statics.
   if (!all_held) _exit(status);
-  exiting.store(true,
-                std::memory_order_release);  // release: the workers are held; see is_exiting()
+  // release: the workers are held; see is_exiting()
+  exiting.store(true, std::memory_order_release);
 }
 
 }  // namespace
@@ -47,10 +49,8 @@ void prepare_process() {
   });
 }
 
-bool is_forked_child() { return forked.load(std::memory_order_relaxed); }  // relaxed: as above
-
 bool is_exiting() {
-  return exiting.load(std::memory_order_acquire);
-}  // acquire: see hold_at_exit()
+  return exiting.load(std::memory_order_acquire);  // acquire: see hold_at_exit()
+}
 
 }  // namespace weft::sched

@@ -10,12 +10,16 @@
 // A forked child may only exec or _exit: its copy of the runtime has no kernel threads.
 #pragma once
 
+#include "runtime/base/atomic.h"
+
 namespace weft::sched {
 
 // Call from: any thread, any number of times.
 void prepare_process();
 
-bool is_forked_child();
+extern base::Atomic<bool> forked_child;
+// relaxed: set by the child's only thread.
+inline bool is_forked_child() { return forked_child.load(std::memory_order_relaxed); }
 
 // True once exit() holds the workers: no fiber runs any more, so nothing may wait for one. A runtime or a
 // group that is a static object is left as it is. Call from: any thread.

@@ -40,11 +40,9 @@ void commit_sleep(Worker& worker, FiberBlock& fiber, void* argument) {
 
 }  // namespace
 
-absl::Status interrupted() {
-  FiberBlock* self = current_fiber();
-  if (self == nullptr || !self->claim.asked(kCancel)) return absl::OkStatus();
+absl::Status report_interrupted(FiberBlock& self) {
   Worker::maybe_yield();
-  return status_of(report_interruption(*self));
+  return status_of(report_interruption(self));
 }
 
 absl::Status sleep_until(std::int64_t deadline_ns) {

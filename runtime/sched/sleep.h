@@ -5,13 +5,23 @@
 
 #include <absl/status/status.h>
 
+#include "runtime/sched/worker.h"
+
 namespace weft::sched {
 
 // Returns OK when `deadline_ns` is over, or the interruption. Call from: a fiber. Parks.
 absl::Status sleep_until(std::int64_t deadline_ns);
 
-// What every cancellation point does when it finds itself interrupted: says why, and counts it as work,
-// so that a loop over it does not keep the worker for ever. OK when nothing is asked.
-absl::Status interrupted();
+// Says why the calling fiber is interrupted, and counts it as work, so that a loop over a cancellation
+// point does not keep the worker for ever. OK when nothing is asked. Call from: a fiber.
+absl::Status report_interrupted(FiberBlock& self);
+
+// What every cancellation point begins with: OK, unless the calling fiber was asked to end.
+// Call from: any thread; OK on one that is no fiber.
+inline absl::Status interrupted() {
+  FiberBlock* self = current_fiber();
+  if (__builtin_expect(self == nullptr || !self->claim.asked(kCancel), 1)) return absl::OkStatus();
+  return report_interrupted(*self);
+}
 
 }  // namespace weft::sched

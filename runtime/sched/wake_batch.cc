@@ -7,23 +7,9 @@
 
 namespace weft::sched {
 
-void WakeBatch::add(WaitNode& node) {
-  if (node.fiber != nullptr) {
-    add(*node.fiber);
-  } else {
-    // The record and not the node: the node is on a stack that may be gone before deliver().
-    node.foreign->next = foreign_;
-    foreign_ = node.foreign;
-  }
-}
-
 void WakeBatch::request(FiberBlock& fiber, Request what) { keep(fiber, fiber.claim.request(what)); }
 
 void WakeBatch::request_end(FiberBlock& fiber) { keep(fiber, fiber.claim.request_end()); }
-
-void WakeBatch::request_of(FiberBlock& fiber, Request what, unsigned runtime) {
-  keep(fiber, fiber.claim.request_of(what, runtime));
-}
 
 void WakeBatch::keep(FiberBlock& fiber, ClaimWord::Requested requested) {
   switch (requested.outcome) {
@@ -41,13 +27,12 @@ void WakeBatch::keep(FiberBlock& fiber, ClaimWord::Requested requested) {
 void WakeBatch::deliver() {
   Worker* worker = current_worker();
   while (FiberBlock* fiber = take_ready()) {
-    Core& core = Core::of(*fiber);
-    if (worker != nullptr && &worker->core() == &core) {
+    if (worker != nullptr && worker->is_of_this_runtime(*fiber)) {
       worker->make_ready(*fiber);
-    } else if (fiber->pinned && fiber->frame != nullptr) {
-      core.send_ready(*fiber, fiber->frame->pinned_to->index());
+    } else if (fiber->traits.pinned() && fiber->frame != nullptr) {
+      Core::of(*fiber).send_ready(*fiber, fiber->frame->pinned_to->index());
     } else {
-      core.inject(*fiber);
+      Core::of(*fiber).inject(*fiber);
     }
   }
   while (FiberBlock* fiber = messages_.pop()) {

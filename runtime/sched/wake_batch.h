@@ -11,6 +11,7 @@
 #include "runtime/base/check.h"
 #include "runtime/base/intrusive_list.h"
 #include "runtime/sched/fiber.h"
+#include "runtime/sched/foreign_waiter.h"
 #include "runtime/sched/switch_hooks.h"
 #include "runtime/sched/wait_list.h"
 
@@ -27,15 +28,22 @@ class WakeBatch {
   void add(FiberBlock& fiber) { ready_.push(&fiber); }
 
   // A waiter that the caller has claimed, fiber or foreign thread.
-  void add(WaitNode& node);
+  void add(WaitNode& node) {
+    if (node.fiber != nullptr) return add(*node.fiber);
+    // The record and not the node: the node is on a stack that may be gone before deliver().
+    node.foreign->next = foreign_;
+    foreign_ = node.foreign;
+  }
 
   // Asks something of a fiber and keeps what follows from it.
   void request(FiberBlock& fiber, Request what);
   // The same for the fiber as a whole: what its own handle asks.
   void request_end(FiberBlock& fiber);
 
-  // The same for a block that may have been given to another fiber by now; see ClaimWord.
-  void request_of(FiberBlock& fiber, Request what, unsigned runtime);
+  // Claims everybody on a list, under its object's lock.
+  void add_all(WaitList waiting) {
+    while (WaitNode* node = waiting.claim_first()) add(*node);
+  }
 
   // Takes a claimed fiber out again, for a worker that puts it into its own queue; null: none left.
   FiberBlock* take_ready() {

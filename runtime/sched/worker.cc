@@ -6,7 +6,6 @@
 
 #include <cxxabi.h>
 
-#include "arch/x86_64/switch.h"
 #include "runtime/base/check.h"
 #include "runtime/os/clock.h"
 #include "runtime/sched/core.h"
@@ -20,14 +19,16 @@
 namespace weft::sched {
 namespace {
 
-constexpr std::uint64_t kTurnCycles = 250'000;  // about 100 us on any processor of today
+constexpr std::uint64_t kTurnCycles = 250'000;           // about 100 us on any processor of today
+constexpr std::uint64_t kOldestFirstCycles = 2'500'000;  // about 1 ms
 constexpr std::int64_t kSpinMaxNs = 50'000;
 constexpr std::int64_t kSpinMinNs = 1'000;
 
 }  // namespace
 
 Worker::Worker(Core& core, int index)
-    : alone_(core.options().workers == 1),
+    : runtime_(core.number()),
+      alone_(core.options().workers == 1),
       shuffles_(core.options().shuffle_wakes && core.options().workers > 1),
       spin_limit_ns_(kSpinMaxNs),
       timers_(absl::ToInt64Nanoseconds(core.options().timer_slack)),
@@ -87,9 +88,9 @@ void Worker::main() {
   const int error = *worker->errno_;
   worker->commit_ = commit;
   worker->commit_argument_ = argument;
-  if (__builtin_expect(fiber->keeps_fp_control, 0)) save_fp_control(*fiber);
+  if (__builtin_expect(fiber->traits.keeps_fp_control(), 0)) save_fp_control(*fiber);
   worker = switch_to_worker(*fiber, *worker);
-  if (__builtin_expect(fiber->keeps_fp_control, 0)) restore_fp_control(*fiber);
+  if (__builtin_expect(fiber->traits.keeps_fp_control(), 0)) restore_fp_control(*fiber);
   *worker->thread_state_ = state;
   *worker->errno_ = error;
 }
@@ -125,18 +126,12 @@ void Worker::commit_operation(Worker& worker, FiberBlock& fiber, void* operation
   }
 }
 
-// As leave(), but nothing of the thread's state is kept, and no section is left open for TSan.
-void Worker::exit() {
+// As leave(), but nothing of the thread's state is kept.
+Worker* Worker::end() {
+  WorkerSection section;
   Worker* worker = current_worker();
-  FiberBlock* fiber;
-  {
-    WorkerSection section;
-    fiber = worker->current_;
-    worker->commit_ = &commit_exit;
-    worker->commit_argument_ = nullptr;
-  }
-  switch_to_worker(*fiber, *worker);
-  __builtin_unreachable();
+  worker->commit_ = &commit_exit;
+  return worker;
 }
 
 void Worker::commit_exit(Worker& worker, FiberBlock& fiber, void*) {
@@ -153,7 +148,7 @@ void Worker::commit_exit(Worker& worker, FiberBlock& fiber, void*) {
 void Worker::make_ready(FiberBlock& fiber) {
   WorkerSection section;
   happens_before(&fiber);
-  if (fiber.pinned && fiber.frame != nullptr) {
+  if (fiber.traits.pinned() && fiber.frame != nullptr) {
     Worker* home = fiber.frame->pinned_to;
     if (home != this) return core_.send_ready(fiber, home->index_);
     if (!pinned_.push(&fiber)) core_.inject(fiber);
@@ -177,7 +172,7 @@ void Worker::make_ready(FiberBlock& fiber) {
 }
 
 void Worker::push_ready(FiberBlock& fiber) {
-  auto& queue = fiber.pinned ? pinned_ : ready_;
+  auto& queue = fiber.traits.pinned() ? pinned_ : ready_;
   if (__builtin_expect(!queue.push(&fiber), 0)) core_.inject(fiber);
 }
 
@@ -191,12 +186,9 @@ void Worker::announce_ready() {
   }
 }
 
-void Worker::push_unstarted(FiberBlock& fiber) {
-  WorkerSection section;
-  add(counters.spawned);
-  const bool first = unstarted_.empty();
-  if (__builtin_expect(!unstarted_.push(&fiber), 0)) return core_.inject(fiber);
-  if (alone_) return;
+void Worker::inject(FiberBlock& fiber) { core_.inject(fiber); }
+
+void Worker::announce_unstarted(bool first) {
   unstarted_.publish_seq_cst();  // [sleep] then look for sleepers
   if (core_.idle().sleepers() == 0) return;
   // The first one alone is probably joined at once: it runs here soon, or the watcher starts it.
@@ -209,47 +201,62 @@ void Worker::push_unstarted(FiberBlock& fiber) {
 
 // ---- The loop
 
-FiberBlock* Worker::next() {
+WeftNext Worker::next() {
   if (FiberBlock* left = current_) {
     current_ = nullptr;
     commit_(*this, *left, commit_argument_);
   }
-  FiberBlock* fiber;
-  do {
-    fiber = pick();
+  while (true) {
+    FiberBlock* fiber = pick();
     if (fiber != nullptr) happens_after(fiber);
-  } while (fiber != nullptr && fiber->frame == nullptr && !bind(*fiber));
-  current_ = fiber;
-  return fiber;
+    const bool starts = fiber != nullptr && fiber->frame == nullptr;
+    if (starts && !bind(*fiber)) continue;
+    current_ = fiber;
+    return {fiber, starts};
+  }
 }
 
 FiberBlock* Worker::pick() {
+  // The clock is looked at every sixteenth time.
+  if (__builtin_expect(++ran_ % 16 == 0, 0) && turn_is_over()) return pick_in_new_turn(true);
+  if (FiberBlock* fiber = take_local()) return counted(fiber);
+  return pick_in_new_turn(false);
+}
+
+bool Worker::turn_is_over() const {
+  return ran_ >= kFibersPerTurn || driver_->prepared() >= kOperationsPerTurn ||
+         arch::cycles() - turn_began_cycles_ > kTurnCycles;
+}
+
+// What came from outside, then on; with nothing left, whatever Idle finds.
+[[gnu::noinline]] FiberBlock* Worker::pick_in_new_turn(bool something_left) {
   while (true) {
-    if (!turn_over_) {
-      if (FiberBlock* fiber = take_local()) {
-        add(counters.switches);
-        if (++ran_ % 16 == 0) {
-          turn_over_ = ran_ >= kFibersPerTurn || driver_->prepared() >= kOperationsPerTurn ||
-                       arch::cycles() - turn_began_cycles_ > kTurnCycles;
-        }
-        return fiber;
-      }
-      if (!core_.idle().find_work(*this, index_)) return nullptr;
-    } else {
+    if (something_left) {
       if (stopping()) return nullptr;
       collect();
       if (share_left()) core_.idle().rung(*this, (index_ + 1) % core_.worker_count());
+    } else if (!core_.idle().find_work(*this, index_)) {
+      return nullptr;
     }
     begin_turn();
+    if (FiberBlock* fiber = take_local()) return counted(fiber);
+    something_left = false;
   }
+}
+
+FiberBlock* Worker::counted(FiberBlock* fiber) {
+  add(counters.switches);
+  return fiber;
 }
 
 // After the kernel entry, never before it: the entry itself may have taken a whole turn's time.
 void Worker::begin_turn() {
   ran_ = 0;
-  turn_over_ = false;
-  oldest_first_ = true;
   turn_began_cycles_ = arch::cycles();
+  if (turn_began_cycles_ - oldest_first_cycles_ > kOldestFirstCycles) {
+    oldest_first_ = true;
+    oldest_first_cycles_ = turn_began_cycles_;
+  }
   now_ns_ = os::now_ns();
 }
 
@@ -258,24 +265,29 @@ FiberBlock* Worker::take_local() {
   slot_in_a_row_ = 0;
   if (__builtin_expect(oldest_first_, 0)) {
     oldest_first_ = false;
-    // it counts: or fibers that spawn and yield would outrun those made ready
+    // It counts as a turn: or fibers that spawn and yield would outrun those made ready.
     unstarted_turn_ = true;
     if (FiberBlock* fiber = unstarted_.pop_oldest()) return fiber;
   }
   // [turn] One of each: ready ones first would hold up a thousand new fibers behind two that yield.
   unstarted_turn_ = !unstarted_turn_;
-  FiberBlock* fiber = nullptr;
-  if (__builtin_expect(!pinned_.empty(), 0) && !unstarted_turn_) fiber = pinned_.pop_unshared();
-  if (fiber == nullptr) fiber = unstarted_turn_ ? pop_unstarted() : pop_ready();
+  FiberBlock* fiber = unstarted_turn_ ? pop_unstarted() : pop_ready();
   if (fiber == nullptr) fiber = unstarted_turn_ ? pop_ready() : pop_unstarted();
-  if (fiber == nullptr) fiber = pinned_.pop_unshared();
   // The slot had used up its right to go first, and nobody else is there.
   return fiber != nullptr ? fiber : take_next_slot();
 }
 
-FiberBlock* Worker::pop_ready() { return alone_ ? ready_.pop_unshared() : ready_.pop(); }
 FiberBlock* Worker::pop_unstarted() {
   return alone_ ? unstarted_.pop_unshared() : unstarted_.pop();
+}
+
+// [turn] One of each here as well: pinned ones, and those that anybody may run.
+FiberBlock* Worker::pop_ready() {
+  if (__builtin_expect(!pinned_.empty(), 0)) {
+    pinned_turn_ = !pinned_turn_;
+    if (pinned_turn_ || ready_.empty()) return pinned_.pop_unshared();
+  }
+  return alone_ ? ready_.pop_unshared() : ready_.pop();
 }
 
 FiberBlock* Worker::take_next_slot() {
@@ -291,10 +303,20 @@ FiberBlock* Worker::take_next_slot() {
   return next_slot_.exchange(nullptr, std::memory_order_acq_rel);
 }
 
-// Gives an unstarted fiber its stack. One that gets none ends unrun, on the reserve: its closure may
-// park in a destructor. False: the reserve is in use, and the fiber waits for it.
+// Gives an unstarted fiber its stack. False: there is none, and the fiber waits for the reserve.
 bool Worker::bind(FiberBlock& fiber) {
-  const std::size_t bytes = fiber.has_extras ? BlockCache::extras_of(&fiber)->stack_bytes : 0;
+  Stack* stack = fiber.traits.has_extras() ? nullptr : stacks_.acquire();
+  if (__builtin_expect(stack == nullptr, 0)) return bind_slowly(fiber);
+  bind_stack(fiber, *stack, fiber.traits.pinned() ? this : nullptr);
+  happens_before(&fiber);
+  return true;
+}
+
+// The same for one that asked for a size, or has just got no stack. Who gets none at all ends unrun, on the
+// reserve: its closure may park in a destructor. False: the reserve is in use.
+bool Worker::bind_slowly(FiberBlock& fiber) {
+  const std::size_t bytes =
+      fiber.traits.has_extras() ? BlockCache::extras_of(&fiber)->stack_bytes : 0;
   Refusal refusal = validate_stack_bytes(bytes).ok() ? Refusal::kNone : Refusal::kBadStackSize;
   Stack* stack = stacks_.acquire(refusal == Refusal::kNone ? bytes : 0);
   const bool on_reserve = stack == nullptr;
@@ -306,7 +328,7 @@ bool Worker::bind(FiberBlock& fiber) {
     }
     if (refusal == Refusal::kNone) refusal = Refusal::kNoStack;
   }
-  bind_stack(fiber, *stack, fiber.pinned ? this : nullptr);
+  bind_stack(fiber, *stack, fiber.traits.pinned() ? this : nullptr);
   fiber.frame->on_reserve = on_reserve;
   fiber.frame->refusal = refusal;
   happens_before(&fiber);
@@ -316,10 +338,12 @@ bool Worker::bind(FiberBlock& fiber) {
 void Worker::release_stack(FiberBlock& fiber) {
   const bool on_reserve = fiber.frame->on_reserve;
   Stack* stack = unbind_stack(fiber);
-  if (!on_reserve || reserve_ != nullptr) {
-    stacks_.release(stack);
-    return;
-  }
+  if (__builtin_expect(on_reserve, 0)) return release_reserve(stack);
+  stacks_.release(stack);
+}
+
+void Worker::release_reserve(Stack* stack) {
+  if (reserve_ != nullptr) return stacks_.release(stack);
   reserve_ = stack;
   // Those that waited for it try once more to get a stack of their own.
   while (FiberBlock* waiting = stackless_.pop()) {
@@ -351,9 +375,9 @@ void Worker::take_in(WakeBatch& batch) {
   while (FiberBlock* fiber = woken.pop()) push_ready(*fiber);
   timers_.fire_due(now_ns_, batch);
   while (FiberBlock* fiber = batch.take_ready()) {
-    if (fiber->pinned && fiber->frame->pinned_to != this) {
+    if (fiber->traits.pinned() && fiber->frame->pinned_to != this) {
       core_.send_ready(*fiber, fiber->frame->pinned_to->index_);
-    } else if (shuffles_ && !fiber->pinned) {
+    } else if (shuffles_ && !fiber->traits.pinned()) {
       core_.send_ready(*fiber, (index_ + 1) % core_.worker_count());
     } else {
       push_ready(*fiber);

@@ -22,6 +22,7 @@
 #include <memory>
 
 #include "arch/x86_64/cpu.h"
+#include "arch/x86_64/switch.h"
 #include "runtime/base/atomic.h"
 #include "runtime/base/inbox.h"
 #include "runtime/base/ready_queue.h"
@@ -95,8 +96,9 @@ class Worker : private SwitchedStack {
   // Prepares `operation` and parks until it has completed, or was cancelled by one of `accepts`.
   // Returns its result; -ECANCELED when it was cut short. Call from: a fiber. Parks.
   static int perform(Operation& operation, unsigned accepts);
-  // The end of a fiber; does not return.
-  [[noreturn]] static void exit();
+  // The calling fiber has ended: the worker that runs it, which does the rest once the fiber has left its
+  // stack. Call from: fiber_entry alone.
+  static Worker* end();
 
   FiberBlock* current() const { return current_; }
   // What a new fiber finds of the thread's state: nothing caught, errno 0.
@@ -108,10 +110,19 @@ class Worker : private SwitchedStack {
 
   // ---- Making runnable
 
+  bool is_of_this_runtime(const FiberBlock& fiber) const {
+    return fiber.claim.load().runtime() == runtime_;
+  }
   // A fiber that was claimed; runs next here, or goes where it is pinned. Call from: the owner.
   void make_ready(FiberBlock& fiber);
   // A fiber that has not started. Call from: the owner.
-  void push_unstarted(FiberBlock& fiber);
+  void push_unstarted(FiberBlock& fiber) {
+    WorkerSection section;
+    add(counters.spawned);
+    const bool first = unstarted_.empty();
+    if (__builtin_expect(!unstarted_.push(&fiber), 0)) return inject(fiber);
+    if (!alone_) announce_unstarted(first);
+  }
   // From another worker or thread: a pinned fiber, or one that must run here. The caller then makes the
   // worker look. Call from: any thread.
   void push_ready_inbox(FiberBlock& fiber) { ready_inbox_.push(&fiber); }
@@ -122,7 +133,7 @@ class Worker : private SwitchedStack {
 
   // Finishes what the last fiber began by leaving, and says who runs next; null: the runtime stops.
   // Call from: weft_next alone.
-  FiberBlock* next();
+  WeftNext next();
 
   // ---- The host of Idle (idle.h says what each must do)
   bool stopping() const;
@@ -160,14 +171,21 @@ class Worker : private SwitchedStack {
   friend class WakeBatch;
 
   FiberBlock* pick();
-  FiberBlock* take_local();
-  FiberBlock* take_next_slot();
-  FiberBlock* pop_ready();
-  FiberBlock* pop_unstarted();
+  FiberBlock* pick_in_new_turn(bool something_left);
+  FiberBlock* counted(FiberBlock* fiber);
+  bool turn_is_over() const;
+  [[gnu::always_inline]] inline FiberBlock* take_local();
+  [[gnu::always_inline]] inline FiberBlock* take_next_slot();
+  [[gnu::always_inline]] inline FiberBlock* pop_ready();
+  [[gnu::always_inline]] inline FiberBlock* pop_unstarted();
   bool bind(FiberBlock& fiber);
+  bool bind_slowly(FiberBlock& fiber);
   void release_stack(FiberBlock& fiber);
+  void release_reserve(Stack* stack);
   void push_ready(FiberBlock& fiber);
+  void inject(FiberBlock& fiber);
   void announce_ready();
+  void announce_unstarted(bool first);
   void take_in(WakeBatch& batch);
   void handle_messages(WakeBatch& batch);
   void take_injected();
@@ -192,11 +210,13 @@ class Worker : private SwitchedStack {
   unsigned ran_ = 0;  // fibers in this turn
   unsigned slot_in_a_row_ = 0;
   bool unstarted_turn_ = false;  // whose turn it is, unstarted or ready
-  bool oldest_first_ = false;    // once a turn the oldest unstarted fiber goes first
-  bool turn_over_ = false;
-  const bool alone_;  // the only worker: nobody to tell, nobody who steals
+  bool pinned_turn_ = false;     // the same among the ready ones
+  bool oldest_first_ = false;    // once in a millisecond the oldest unstarted fiber goes first
+  const unsigned runtime_;       // its number
+  const bool alone_;             // the only worker: nobody to tell, nobody who steals
   const bool shuffles_;
   std::uint64_t turn_began_cycles_ = 0;
+  std::uint64_t oldest_first_cycles_ = 0;  // when that was last
   std::int64_t now_ns_ = 0;
   std::int64_t spin_limit_ns_;
   std::int64_t trim_at_ns_ = 0;
@@ -228,10 +248,29 @@ class Worker : private SwitchedStack {
   std::uint64_t seen_switches_ = 0;
 };
 
+#ifdef WEFT_MODEL
+Worker* current_worker();  // in a model they are the model's own
+FiberBlock* current_fiber();
+#else
 // The worker of the calling kernel thread; null on a thread that is not one. Never kept over a park: the
 // fiber may be on another kernel thread afterwards.
-Worker* current_worker();
+//
+// By hand, so that no compiler keeps the address of the variable over a switch: it takes thread-local
+// addresses for constant in a function, and a fiber may be on another thread after each call.
+[[gnu::always_inline]] inline Worker* current_worker() {
+  Worker* worker;
+  asm volatile("movq weft_worker@gottpoff(%%rip), %0\n\tmovq %%fs:(%0), %0" : "=r"(worker));
+  return worker;
+}
+
 // The calling fiber; null where there is none.
-FiberBlock* current_fiber();
+[[gnu::always_inline]] inline FiberBlock* current_fiber() {
+  WorkerSection section;
+  Worker* worker = current_worker();
+  return worker == nullptr ? nullptr : worker->current();
+}
+#endif
+// Call from: the worker, at its start and its end; a forked child.
+void set_current_worker(Worker* worker);
 
 }  // namespace weft::sched

@@ -139,7 +139,7 @@ void Execution::run() {
 
 // A thread is a loop, so that the next schedule, perhaps of another exploration, can use its stack
 // as it is.
-void Execution::thread_main(void* thread, void*) {
+void* Execution::thread_main(void* thread, void*) {
   auto& self = *static_cast<Thread*>(thread);
   self.stack.arrive(current_execution->own_stack_);
   while (true) {
@@ -310,7 +310,9 @@ void spin_hint() {
 
 }  // namespace weft::model
 
-void* weft_next(void* execution) { return static_cast<weft::model::Execution*>(execution)->next(); }
+WeftNext weft_next(void* execution) {
+  return {static_cast<weft::model::Execution*>(execution)->next(), false};
+}
 
 // Model programs are linked without runtime/base/check.cc: a failed WEFT_CHECK is a failed
 // schedule.

@@ -84,7 +84,7 @@ class Execution {
   };
 
   static Thread* create_thread();
-  static void thread_main(void* thread, void* execution);
+  [[noreturn]] static void* thread_main(void* thread, void* execution);
   Thread& running() { return *threads_[static_cast<std::size_t>(current_)]; }
   std::uint32_t running_bit() const { return std::uint32_t{1} << current_; }
   void reschedule();

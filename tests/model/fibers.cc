@@ -16,7 +16,7 @@ constexpr std::array kWorkerNames = {"worker 0", "worker 1", "worker 2"};
 Fibers* current_fibers = nullptr;
 
 // The runtime's functions are members of objects that the models do not have; none of those that are
-// replaced below looks at its object.
+// replaced below looks at its object. A visit of the core counts in it, which harms nobody.
 template <class T>
 T& nobody() {
   alignas(T) static std::byte storage[sizeof(T)];
@@ -36,11 +36,25 @@ Fibers::~Fibers() { current_fibers = nullptr; }
 
 Fibers& Fibers::current() { return *current_fibers; }
 
+sched::Core& Fibers::core() { return nobody<sched::Core>(); }
+
+sched::Core& Fibers::core_of(const sched::FiberBlock& block) {
+  check(block.claim.load().runtime() == of(block).runtime,
+        "a fiber was looked for in a runtime that is not its own");
+  return core();
+}
+
 sched::FiberBlock& Fibers::add(const char* name, std::function<void()> function) {
+  sched::FiberBlock& block = add_free(name, std::move(function));
+  begin(block);
+  enqueue(block);
+  return block;
+}
+
+sched::FiberBlock& Fibers::add_free(const char* name, std::function<void()> function) {
   Fiber& fiber = fibers_.emplace_back();
   fiber.function = std::move(function);
   schedule_.name(fiber.block.claim, name);
-  restart(fiber.block);
   schedule_.add(name, [this, &fiber] {
     by_thread_[static_cast<std::size_t>(current_thread())] = &fiber;
     while (true) {
@@ -54,17 +68,22 @@ sched::FiberBlock& Fibers::add(const char* name, std::function<void()> function)
   return fiber.block;
 }
 
-void Fibers::restart(sched::FiberBlock& block) {
+void Fibers::begin(sched::FiberBlock& block, unsigned runtime) {
   Fiber& fiber = of(block);
-  block.claim.begin(0);
-  block.references.store(1, std::memory_order_relaxed);
-  fiber.place = Place::kQueued;
-  fiber.given_back = false;
-  ready_.push_back(&fiber);
+  check(std::exchange(fiber.given_back, false), "a block was used again before it was free");
+  fiber.runtime = runtime;
+  fiber.references.store(1, std::memory_order_relaxed);
   ++live_;
+  block.claim.begin(runtime);
 }
 
-Fibers::Fiber& Fibers::of(sched::FiberBlock& block) {
+void Fibers::enqueue(sched::FiberBlock& block) {
+  Fiber& fiber = of(block);
+  fiber.place = Place::kQueued;
+  ready_.push_back(&fiber);
+}
+
+Fibers::Fiber& Fibers::of(const sched::FiberBlock& block) {
   for (Fiber& fiber : current_fibers->fibers_) {
     if (&fiber.block == &block) return fiber;
   }
@@ -98,7 +117,7 @@ void Fibers::make_ready(sched::FiberBlock& block) {
 }
 
 void Fibers::take_reference(sched::FiberBlock& block) {
-  block.references.fetch_add(1, std::memory_order_relaxed);
+  of(block).references.fetch_add(1, std::memory_order_relaxed);
 }
 
 void Fibers::request(sched::FiberBlock& block, sched::Request what) {
@@ -187,13 +206,18 @@ void Fibers::commit_operation(sched::Worker&, sched::FiberBlock& block, void* op
   }
 }
 
+// As Worker::commit_exit() and finish_fiber().
 void Fibers::commit_exit(sched::Worker&, sched::FiberBlock& block, void*) {
+  Fibers& self = current();
   block.frame = nullptr;
-  current().drop_reference(block);
+  sched::WakeBatch batch;
+  if (self.ended_) self.ended_(block, batch);
+  self.drop_reference(block);
+  batch.deliver();
 }
 
 void Fibers::drop_reference(sched::FiberBlock& block) {
-  if (block.references.fetch_sub(1, std::memory_order_acq_rel) != 1) return;
+  if (of(block).references.fetch_sub(1, std::memory_order_acq_rel) != 1) return;
   check(block.claim.load().state() == sched::FiberState::kRunnable && block.frame == nullptr,
         "a block was freed too early");
   if (block.claim.free()) give_back(block);  // or the receiver of the last message does
@@ -212,7 +236,6 @@ void Fibers::give_back(sched::FiberBlock& block) {
 namespace weft::sched {
 
 using model::Fibers;
-using model::nobody;
 
 FiberBlock* current_fiber() { return Fibers::current().running(); }
 Worker* current_worker() { return nullptr; }  // so that deliver() goes through the core
@@ -220,7 +243,7 @@ Worker* current_worker() { return nullptr; }  // so that deliver() goes through 
 void Worker::leave(Commit commit, void* argument) { Fibers::current().leave(commit, argument); }
 void Worker::make_ready(FiberBlock& fiber) { Fibers::current().make_ready(fiber); }
 
-Core& Core::of(const FiberBlock&) { return nobody<Core>(); }
+Core& Core::of(const FiberBlock& fiber) { return Fibers::core_of(fiber); }
 void Core::inject(FiberBlock& fiber) { Fibers::current().make_ready(fiber); }
 void Core::send_ready(FiberBlock& fiber, int) { Fibers::current().make_ready(fiber); }
 void Core::send_message(FiberBlock& fiber, int worker) {

@@ -11,11 +11,13 @@
 // leaves, and the worker does the commit step while wakers, cancellers and other fibers go on. When that
 // is done the worker takes the next fiber that somebody made runnable.
 //
-// A worker also has a ring: a driver that the model brings (set_driver), and an inbox for messages.
+// A worker also has a ring: a driver that the model brings (set_driver), and an inbox for messages. Groups
+// are in groups.h.
 //
 // Requires: one object for each schedule, made before the other threads are added.
 // Promises: a schedule fails when a fiber is made runnable twice for one wait, or before it has left its
-// stack, or while its word does not say so; and when a fiber never resumes, as a deadlock.
+// stack, or while its word does not say so; when it is looked for in a runtime that is not its own; and
+// when it never resumes, as a deadlock.
 #pragma once
 
 #include <array>
@@ -26,6 +28,7 @@
 #include "runtime/sched/fiber.h"
 #include "runtime/sched/foreign_waiter.h"
 #include "runtime/sched/io_driver.h"
+#include "runtime/sched/wake_batch.h"
 #include "runtime/sched/worker.h"
 #include "tests/model/explore.h"
 
@@ -42,11 +45,20 @@ class Fibers {
 
   // A fiber that is new and in a queue. Call from: the body.
   sched::FiberBlock& add(const char* name, std::function<void()> function);
+  // A free block and what its fibers will do. Call from: the body.
+  sched::FiberBlock& add_free(const char* name, std::function<void()> function);
 
-  // Called when the last reference to a block was dropped.
+  // Spawns in two steps, with what launch_fiber() does in between: the block becomes a fiber of that
+  // runtime, and it is in a queue. Call from: any thread, while there are other fibers; `freed`.
+  void begin(sched::FiberBlock& block, unsigned runtime = 0);
+  void enqueue(sched::FiberBlock& block);
+
+  // Called in the commit step of a fiber's exit, before its reference is dropped.
+  void set_ended(std::function<void(sched::FiberBlock&, sched::WakeBatch&)> ended) {
+    ended_ = std::move(ended);
+  }
+  // Called when the last reference to a block was dropped; it may begin again.
   void set_freed(std::function<void(sched::FiberBlock&)> freed) { freed_ = std::move(freed); }
-  // The block is used again: a new fiber, with the same function, is in a queue. Call from: `freed`.
-  void restart(sched::FiberBlock& block);
 
   // The rings of the workers. A fiber prepares its operation in that of the worker that runs it.
   void set_driver(int worker, sched::IoDriver& driver);
@@ -65,6 +77,8 @@ class Fibers {
 
   // ---- What the runtime's own names come to here
   static Fibers& current();
+  static sched::Core& core();
+  static sched::Core& core_of(const sched::FiberBlock& block);
   sched::FiberBlock* running() const;
   void leave(sched::Worker::Commit commit, void* argument);
   void make_ready(sched::FiberBlock& block);
@@ -80,18 +94,20 @@ class Fibers {
     sched::FiberBlock block;
     sched::FiberFrame frame;
     std::function<void()> function;
-    Place place = Place::kQueued;
+    base::Atomic<std::uint32_t> references{0};
+    Place place = Place::kAway;
+    unsigned runtime = 0;
     int worker = 0;  // that runs it, or ran it last
     sched::Worker::Commit commit = nullptr;
     void* argument = nullptr;
-    bool given_back = false;  // to the pool: nobody may refer to the block
+    bool given_back = true;  // to the pool: nobody may refer to the block
   };
   struct Ring {
     base::Inbox<sched::FiberBlock, &sched::FiberBlock::message_link> inbox;
     sched::IoDriver* driver = nullptr;
   };
 
-  static Fiber& of(sched::FiberBlock& block);
+  static Fiber& of(const sched::FiberBlock& block);
   void work(int worker);
   bool has_work(int worker) const;
   void run(Fiber& fiber, int worker);
@@ -106,6 +122,7 @@ class Fibers {
   std::array<Fiber*, kThreadsMax> by_thread_{};
   std::array<sched::ForeignWaiter, kThreadsMax> foreign_;
   std::array<Ring, kWorkersMax> rings_;
+  std::function<void(sched::FiberBlock&, sched::WakeBatch&)> ended_;
   std::function<void(sched::FiberBlock&)> freed_;
   int live_ = 0;
 };

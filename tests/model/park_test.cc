@@ -15,6 +15,7 @@
 #include "tests/model/blocking.h"
 #include "tests/model/explore.h"
 #include "tests/model/fibers.h"
+#include "tests/model/permits.h"
 #include "tests/model/ring.h"
 
 namespace weft::model {
@@ -35,41 +36,6 @@ void add_canceller(Schedule& schedule, Fibers& fibers, FiberBlock& fiber, int ti
     fibers.drop_reference(fiber);
   });
 }
-
-// Permits, handed to the first waiter or kept.
-class Permits {
- public:
-  // Whether a permit was got; if not, one of `accepts` was asked.
-  bool acquire(unsigned accepts) {
-    const std::uint64_t state = word_.lock();
-    if (count_ > 0) {
-      --count_;
-      word_.unlock(state);
-      return true;
-    }
-    WaitNode node;
-    return sched::wait(word_, state, node, accepts);
-  }
-
-  void release() {
-    WakeBatch batch;
-    const std::uint64_t state = word_.lock();
-    WaitList waiting(ObjectWord::waiters(state));
-    if (WaitNode* first = waiting.claim_first()) {
-      batch.add(*first);
-    } else {
-      ++count_;
-    }
-    word_.unlock(ObjectWord::with_waiters(state, waiting.first()));
-    batch.deliver();
-  }
-
-  int count() const { return count_; }
-
- private:
-  ObjectWord word_;
-  int count_ = 0;
-};
 
 // Nobody gives anything: only the request can end the wait.
 void cancel_alone(Schedule& schedule) {

@@ -5,8 +5,8 @@
 
 Of each object made from assembly: the stack is not executable (without the note the linker makes it so
 for the whole program); every instruction lies in a function, and every function has call frame
-information from its first byte to its last; each function begins with endbr64, but for those that only a
-return reaches; marked for IBT, never for SHSTK. Of the program: its stack is RW, and it is not marked
+information from its first byte to its last; each function begins with endbr64, but for those that no
+indirect jump or call reaches; marked for IBT, never for SHSTK. Of the program: its stack is RW, and it is not marked
 SHSTK. An object planted with all these faults is found out. Exits 77 without readelf or objdump.
 """
 
@@ -17,8 +17,8 @@ import sys
 import tempfile
 from pathlib import Path
 
-REACHED_BY_RETURN_ALONE = {
-    "weft_entry": "seed_stack writes its address where weft_loop's ret finds it",
+NEVER_REACHED_INDIRECTLY = {
+    "weft_entry": "weft_loop jumps to it, or returns to where seed_stack says",
     "weft_adopt": "called directly, and returned into",
 }
 PLANTED = ".globl weft_planted\n.type weft_planted, @function\nweft_planted: ret\n" \
@@ -90,7 +90,7 @@ def faults_of(path, member):
             faults.append(f"{name} has no size")
         if not any(low <= start and end <= high for low, high in ranges):
             faults.append(f"{name} has no call frame information for all of itself")
-        if first.get(name) != "endbr64" and name not in REACHED_BY_RETURN_ALONE:
+        if first.get(name) != "endbr64" and name not in NEVER_REACHED_INDIRECTLY:
             faults.append(f"{name} begins with {first.get(name)}, not with endbr64")
     faults += [f"{where} is in no function" for where in instructions_outside(disassembly, functions)]
     return faults

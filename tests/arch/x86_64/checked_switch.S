@@ -53,7 +53,7 @@ FUNCTION(checked_call)
         retq
 END_FUNCTION(checked_call)
 
-// void noting_entry(void* fiber, void* worker)
+// void* noting_entry(void* fiber, void* worker)
 //
 //   in         rdi = the fiber, whose second 8 bytes are ours; rsi = the worker
 //   out        goes on as small_fiber_main(fiber, worker)

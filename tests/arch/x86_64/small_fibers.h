@@ -23,7 +23,7 @@ extern "C" {
 // See checked_switch.S.
 void* checked_call(void* function, void* first, void* second, const std::uint64_t* patterns,
                    std::uint64_t* seen);
-void noting_entry(void* fiber, void* worker);
+void* noting_entry(void* fiber, void* worker);
 }
 
 namespace weft::test {
@@ -37,6 +37,7 @@ struct SmallFiber {
   void* argument = nullptr;
   SmallWorker* worker = nullptr;
   std::byte* stack = nullptr;
+  bool started = false;
   bool ended = false;
 
   void yield() { weft_leave(this, worker); }
