@@ -10,7 +10,10 @@
 
 #include <catch2/catch.hpp>
 
+#include "runtime/sched/core.h"
+#include "runtime/sched/worker.h"
 #include "tests/io/loopback.h"
+#include "tests/support/on_fiber.h"
 #include "tests/support/proc.h"
 #include "tests/support/random.h"
 
@@ -171,26 +174,40 @@ TEST_CASE("listener: what nobody takes is bounded, and served later", "[listener
   const int workers = GENERATE(1, 2);
   test::Watchdog watchdog(120);
   constexpr int kClients = 300;
+  constexpr int kWaitingMax = 64;
   TcpListener listener = bound();
   std::vector<int> clients;
   int served = 0;
-  long opened_while_nobody_accepts = 0;
+  long opened_at_the_end = 0;
+  long opened_later = 0;
   test::in_runtime(workers, [&] {
-    clients.push_back(test::connect_to(listener.local()));
+    const auto connect_more = [&](int count) {
+      for (int i = 0; i < count; ++i) {
+        clients.push_back(test::connect_to(listener.local()));
+        this_fiber::yield();
+      }
+    };
+    connect_more(1);
     if (listener.accept().ok()) ++served;  // arms the operation
-    const long before = test::entries("/proc/self/fd");
-    for (int i = 1; i < kClients; ++i) {
-      clients.push_back(test::connect_to(listener.local()));
-      this_fiber::yield();
-    }
-    opened_while_nobody_accepts = test::entries("/proc/self/fd") - before - (kClients - 1);
+    const long before = test::entries("/proc/self/fd") - 1;
+    const auto opened = [&] {
+      return test::entries("/proc/self/fd") - before - static_cast<long>(clients.size());
+    };
+    // The kernel may hand over all that has come before it hears that it should stop. When it has heard,
+    // the operation has ended, and it is the only one.
+    connect_more(kWaitingMax + 32);
+    const sched::Core& core = sched::current_worker()->core();
+    test::yield_until([&] { return opened() >= kWaitingMax && core.metrics().operations == 0; });
+    opened_at_the_end = opened();
+    connect_more(kClients - static_cast<int>(clients.size()));
+    opened_later = opened();
     while (served < kClients && listener.accept().ok()) ++served;
     listener.close();
   });
   for (int fd : clients) ::close(fd);
   CHECK(served == kClients);
-  // 64 wait in the listener; the kernel may hand over some more before it hears that it should stop.
-  CHECK(opened_while_nobody_accepts <= 64 + 32);
+  CHECK(opened_at_the_end >= kWaitingMax);
+  CHECK(opened_later == opened_at_the_end);
 }
 
 }  // namespace

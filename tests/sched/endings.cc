@@ -76,19 +76,24 @@ void touch_data(unsigned& at) {
   for (unsigned at = 0;; arch::pause()) touch_data(at);
 }
 
-struct Load {
-  int fibers;
-  void (*body)();
-};
-const Load kSwitching = {20, switch_for_ever};
-const Load kSpinning = {2, spin_for_ever};  // one a worker: no other fiber runs afterwards
+// Fibers that can be stopped get time enough for a machine that is busy; the others use all that they get.
+constexpr absl::Duration kAmple = absl::Seconds(30);
+constexpr absl::Duration kBrief = absl::Milliseconds(50);
 
-Options options() {
+Options options(absl::Duration shutdown_limit) {
   return {.workers = 2,
           .handle_signals = false,
           .drain = absl::ZeroDuration(),
-          .shutdown_limit = absl::Milliseconds(50)};
+          .shutdown_limit = shutdown_limit};
 }
+
+struct Load {
+  int fibers;
+  void (*body)();
+  absl::Duration shutdown_limit;
+};
+const Load kSwitching = {20, switch_for_ever, kAmple};
+const Load kSpinning = {2, spin_for_ever, kBrief};  // one a worker: no other fiber runs afterwards
 
 void start_load(FiberGroup& group, const Load& load, int count) {
   for (int i = 0; i < count; ++i) group.spawn([body = load.body] { body(); }, {.name = "load"});
@@ -104,7 +109,8 @@ void start_load(FiberGroup& group, const Load& load, int count) {
 
 // Ends from main's thread, with the runtime alive.
 int end_from_main(const std::string& how, const Load& load) {
-  static Runtime* const runtime = Runtime::start(options())->release();  // never destroyed
+  static Runtime* const runtime =
+      Runtime::start(options(load.shutdown_limit))->release();  // never destroyed
   start_load(runtime->root(), load, load.fibers);
   while (running != load.fibers) std::this_thread::yield();
   if (how == "return") return kStatus;
@@ -133,7 +139,7 @@ int end_from_fiber(const std::string& how, const Load& load) {
         }
         finish(how);
       },
-      options());
+      options(load.shutdown_limit));
 }
 
 // ---- One ending each
@@ -159,7 +165,7 @@ int overflow() {
         scope.spawn([] { recurse(0); }, {.name = "digger"}).wait().IgnoreError();
         return 0;
       },
-      options());
+      options(kAmple));
 }
 
 // An exception that nobody joins for, in a scope that nobody joins.
@@ -169,7 +175,7 @@ int lost_exception() {
         FiberGroup group;
         group.spawn([] { throw std::runtime_error("lost on the way"); }).wait().IgnoreError();
       },
-      options());
+      options(kAmple));
 }
 
 int hanging_run() {
@@ -178,11 +184,11 @@ int hanging_run() {
         background().spawn([] { spin_for_ever(); }, {.name = "stubborn"});
         while (running != 1) this_fiber::yield();
       },
-      options());
+      options(kBrief));
 }
 
 int hanging_destructor() {
-  auto runtime = *Runtime::start(options());
+  auto runtime = *Runtime::start(options(kBrief));
   runtime->root().spawn([] { spin_for_ever(); }, {.name = "stubborn"});
   while (running != 1) std::this_thread::yield();
   return 0;
@@ -191,7 +197,7 @@ int hanging_destructor() {
 // A runtime that is itself a static object: its destructor comes after the hook of exit().
 int static_runtime(const Load* load) {
   static std::unique_ptr<Runtime> runtime;
-  runtime = *Runtime::start(options());
+  runtime = *Runtime::start(options(kAmple));
   if (load != nullptr) {
     start_load(runtime->root(), *load, load->fibers);
     while (running != load->fibers) std::this_thread::yield();
@@ -202,7 +208,7 @@ int static_runtime(const Load* load) {
 // A group that is a static object, with fibers that are parked for ever.
 int static_group() {
   static std::optional<FiberGroup> group;
-  Runtime* const runtime = Runtime::start(options())->release();  // never destroyed
+  Runtime* const runtime = Runtime::start(options(kAmple))->release();  // never destroyed
   group.emplace(*runtime);
   group->spawn([] {
     ++running;
@@ -221,7 +227,7 @@ int misuse(std::string_view what) {
 }
 
 int workers(int count) {
-  Options with = options();
+  Options with = options(kAmple);
   with.workers = count;
   auto runtime = *Runtime::start(with);
   for (int i = 0; i < count; ++i) {
