@@ -12,7 +12,7 @@
 //   kFree      its slab's free list            none                         spawn: kRunnable
 //   kRunnable  a worker; or exactly one of     none until it first runs;    itself: kParked, in its commit
 //              unstarted deque, next-slot,     then its own, and the        step; or, when it has ended,
-//              ready and pinned queue,         worker's only while it       who drops the last reference:
+//              ready and pinned queue,         worker's only while it       fiber or handle, the last:
 //              inbox, injection queue;         runs                         kFree
 //              or, ended, its group
 //   kParked    one object's waiting list, or   its own, at rest             the first that changes this
@@ -98,7 +98,7 @@ class ClaimWord {
   }
 
   // kRunnable -> kFree. False: a message about the block is still on its way; then its receiver gives the
-  // block back. Call from: whoever dropped the last reference.
+  // block back. Call from: free_fiber.
   [[nodiscard]] bool free() {
     // acquire: pairs with receive(), which may have let the block go just now.
     std::uint64_t seen = word_.load(std::memory_order_acquire);

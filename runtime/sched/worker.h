@@ -135,7 +135,7 @@ class Worker : private SwitchedStack {
   // Call from: weft_next alone.
   WeftNext next();
 
-  // ---- The host of Idle (idle.h says what each must do)
+  // ---- The host of Idle (idle.h says what each must do; worker_idle.cc)
   bool stopping() const;
   bool collect();
   bool steal(int victim);
@@ -192,7 +192,6 @@ class Worker : private SwitchedStack {
   unsigned steal_into(Worker& victim);
   bool queues_empty() const;
   void begin_turn();
-  void publish_counters();
   static void commit_yield(Worker& worker, FiberBlock& fiber, void*);
   static void commit_operation(Worker& worker, FiberBlock& fiber, void* operation);
   static void commit_exit(Worker& worker, FiberBlock& fiber, void*);
@@ -218,8 +217,9 @@ class Worker : private SwitchedStack {
   std::uint64_t turn_began_cycles_ = 0;
   std::uint64_t oldest_first_cycles_ = 0;  // when that was last
   std::int64_t now_ns_ = 0;
-  std::int64_t spin_limit_ns_;
-  std::int64_t trim_at_ns_ = 0;
+  static constexpr std::int64_t kSpinMaxNs = 50'000;
+  static constexpr std::int64_t kSpinMinNs = 1'000;
+  std::int64_t spin_limit_ns_ = kSpinMaxNs;
 
   // [slot] The owner fills and empties it; the watcher may empty it for a worker that is stuck. With a
   // single worker plain loads and stores do.
