@@ -13,14 +13,15 @@
 // to TSan (no_sync). What does order a fiber is said by happens_before() and happens_after() on its block:
 //
 //   leaving        the fiber -> the worker, which goes on with what the fiber has begun
-//   spawning       the spawner -> the worker that takes the new fiber. The queue's release store says so for a
-//                  kernel thread; to TSan it is one by each fiber, and only the last one's is in the index
 //   starting       the worker that binds its stack -> the fiber
 //   waking         the waker -> the fiber; a worker that puts a fiber back itself is one, too
+//   stealing       the spawner, the waker, or the worker that put it back -> the thief. A queue's release store
+//                  says so for a kernel thread; to TSan it is one by each fiber, and only the last one's counts
 //   block caches   who frees a block -> who gets it next
 //
 // A worker is never said to release to the fiber that it resumes: it has seen all that its other fibers
-// did, and a fiber that merely yielded would then have seen it as well.
+// did, and a fiber that merely yielded would then have seen it as well. So a thief hears of who put back such
+// a fiber on the block's `frame`, which no fiber acquires.
 //
 // Requires: between leaving and entering nothing instrumented runs.
 #pragma once

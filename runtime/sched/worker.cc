@@ -90,7 +90,10 @@ void Worker::main() {
   *worker->errno_ = error;
 }
 
-void Worker::commit_yield(Worker& worker, FiberBlock& fiber, void*) { worker.push_ready(fiber); }
+void Worker::commit_yield(Worker& worker, FiberBlock& fiber, void*) {
+  happens_before(&fiber.frame);
+  worker.push_ready(fiber);
+}
 
 void Worker::yield() { leave(&commit_yield, nullptr); }
 
@@ -203,7 +206,6 @@ WeftNext Worker::next() {
   }
   while (true) {
     FiberBlock* fiber = pick();
-    if (fiber != nullptr) happens_after(fiber);
     const bool starts = fiber != nullptr && fiber->frame == nullptr;
     if (starts && !bind(*fiber)) continue;
     current_ = fiber;

@@ -190,6 +190,7 @@ class Worker : private SwitchedStack {
   void handle_messages(WakeBatch& batch);
   void take_injected();
   unsigned steal_into(Worker& victim);
+  bool keep(FiberBlock& fiber);
   bool queues_empty() const;
   void begin_turn();
   static void commit_yield(Worker& worker, FiberBlock& fiber, void*);

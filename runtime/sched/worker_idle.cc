@@ -63,9 +63,15 @@ void Worker::take_injected() {
   core_.injection().take(share, kStealMax);
   while (FiberBlock* fiber = share.pop()) {
     // Without memory for a larger queue the rest goes back and is taken again later.
-    const bool kept = fiber->frame == nullptr ? unstarted_.push(fiber) : ready_.push(fiber);
-    if (!kept) core_.injection().push(fiber);
+    if (!keep(*fiber)) core_.injection().push(fiber);
   }
+}
+
+// Into our own queue for its kind. False: there is no memory for a larger one.
+bool Worker::keep(FiberBlock& fiber) {
+  const bool starts = fiber.frame == nullptr;
+  happens_before(&fiber.frame);
+  return starts ? unstarted_.push(&fiber) : ready_.push(&fiber);
 }
 
 bool Worker::share_left() const {
@@ -80,8 +86,9 @@ unsigned Worker::steal_into(Worker& victim) {
   unsigned count = victim.ready_.steal(loot, kStealMax);
   if (count == 0) count = victim.unstarted_.steal(loot, kStealMax);
   for (unsigned i = 0; i < count; ++i) {
-    const bool kept = loot[i]->frame == nullptr ? unstarted_.push(loot[i]) : ready_.push(loot[i]);
-    if (!kept) core_.injection().push(loot[i]);
+    happens_after(loot[i]);
+    happens_after(&loot[i]->frame);
+    if (!keep(*loot[i])) core_.injection().push(loot[i]);
   }
   if (count != 0) {
     add(counters.steals, count);
