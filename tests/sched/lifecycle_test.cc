@@ -11,6 +11,7 @@
 #include <atomic>
 #include <cstdlib>
 #include <functional>
+#include <future>
 #include <memory>
 #include <string>
 #include <vector>
@@ -208,6 +209,24 @@ TEST_CASE("runtime: the 65th at once is refused, and its place is free after an 
   auto next = Runtime::start(quick(1));
   REQUIRE(next.ok());
   CHECK((*next)->block_on([] { return 1; }).value_or(0) == 1);
+}
+
+TEST_CASE("runtime: its last owner may be one of its own fibers", "[runtime][I10]") {
+  { const auto warm = started(quick(1)); }
+  const test::ProcessUse before = test::process_use();
+  std::shared_ptr<Runtime> runtime = started(quick(2));
+  std::atomic<bool> alone{false};
+  std::promise<void> destroyed;
+  runtime->root().spawn([owner = runtime, &alone, &destroyed]() mutable {
+    while (!alone) this_fiber::yield();
+    owner.reset();
+    this_fiber::yield();  // this fiber goes on; the runtime ends when it has ended
+    destroyed.set_value();
+  });
+  runtime.reset();
+  alone = true;
+  destroyed.get_future().wait();
+  CHECK(test::process_use(before.threads).threads == before.threads);
 }
 
 TEST_CASE("runtime: starts and stops leave nothing behind", "[runtime][C12]") {
