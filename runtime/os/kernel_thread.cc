@@ -25,10 +25,10 @@
 
 // Of the leak sanitizer, which knows an adopted thread by its old id only and so would not find
 // what its stack and its TLS point to. Weak: without the sanitizer they are null.
-extern "C" {
+extern "C" {  // NOLINTBEGIN(bugprone-reserved-identifier, readability-identifier-naming): its names
 [[gnu::weak]] void __lsan_register_root_region(const void* begin, std::size_t bytes);
 [[gnu::weak]] void __lsan_unregister_root_region(const void* begin, std::size_t bytes);
-}
+}  // NOLINTEND(bugprone-reserved-identifier, readability-identifier-naming)
 
 namespace weft::os {
 namespace {

@@ -4,7 +4,10 @@
 
 #include <cerrno>
 #include <cstdio>
+#include <exception>
+#include <memory>
 #include <new>
+#include <string>
 #include <thread>
 
 #include <poll.h>
@@ -28,7 +31,7 @@ struct Runtime::State {
 
 Runtime::Runtime(std::unique_ptr<State> state) : state_(std::move(state)) {}
 
-absl::StatusOr<std::unique_ptr<Runtime>> Runtime::start(Options options) {
+absl::StatusOr<std::unique_ptr<Runtime>> Runtime::start(const Options& options) {
   absl::StatusOr<std::unique_ptr<sched::Core>> core = sched::Core::start(options);
   if (!core.ok()) return core.status();
   return std::unique_ptr<Runtime>(new Runtime(std::make_unique<State>(*std::move(core))));
@@ -53,8 +56,14 @@ Runtime::~Runtime() {
   const sched::Worker* worker = sched::current_worker();
   if (worker != nullptr && &worker->core() == state_->core.get()) {
     // On one of its own fibers, which could not end while it waits for its end: another thread does it.
-    std::thread([runtime = std::unique_ptr<Runtime>(new Runtime(std::move(state_)))] {}).detach();
-    state_ = std::make_unique<State>(nullptr);
+    State* state = state_.release();
+    try {
+      std::thread([state] { const Runtime last{std::unique_ptr<State>(state)}; }).detach();
+    } catch (const std::exception& error) {
+      state->core->log(LogLevel::kError,
+                       std::string("a runtime that one of its fibers destroys needs a thread: ") +
+                           error.what() + "; it is left as it is");
+    }
   } else if (!stop().ok()) {
     give_up(*state_->core);
   }
@@ -198,11 +207,11 @@ EndSignal::~EndSignal() {
   if (eventfd_ >= 0 && write(eventfd_, &one, sizeof one) < 0) std::perror("weft: eventfd");
 }
 
-int run_body(Options options,
+int run_body(const Options& options,
              const std::function<Fiber<absl::Status>(FiberGroup&, EndSignal)>& spawn_body,
              const std::function<int(const absl::Status&)>& exit_code) {
   const bool handle_signals = options.handle_signals;
-  absl::StatusOr<std::unique_ptr<Runtime>> runtime = Runtime::start(std::move(options));
+  absl::StatusOr<std::unique_ptr<Runtime>> runtime = Runtime::start(options);
   if (!runtime.ok()) {
     std::fprintf(stderr, "weft: cannot start: %s\n", runtime.status().ToString().c_str());
     return 1;

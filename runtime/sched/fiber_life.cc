@@ -78,7 +78,7 @@ WEFT_AROUND_SWITCH void* fiber_entry(void* argument, void* by) {
   return worker;
 }
 
-void refuse_fiber(FiberBlock& fiber, absl::Status error) {
+void refuse_fiber(FiberBlock& fiber, const absl::Status& error) {
   fiber.code->refuse(fiber_storage(fiber), absl::Status(error));
   end_with_error(fiber, &error);
 }

@@ -49,7 +49,7 @@ inline Stack* unbind_stack(FiberBlock& fiber) {
 }
 
 // Ends an unstarted fiber, on its own stack or on a reaper's: its closure is destroyed uncalled.
-void refuse_fiber(FiberBlock& fiber, absl::Status error);
+void refuse_fiber(FiberBlock& fiber, const absl::Status& error);
 
 // ---- The switch, with what sanitizers and preserve_fp_control need around it
 

@@ -30,8 +30,9 @@
 //   bool rescue()               the watcher's look: takes work that has not moved, due timers included
 //   void ring(int worker)       writes to that worker's doorbell
 //
-// Requires: work is published with a seq_cst read-modify-write before rung() or watched() is called; no
-// object lock is held then.
+// Requires: work is published with a seq_cst read-modify-write before rung() is called; no object lock is
+// held then. Before watched() any store will do: its caller counted itself as busy by such an operation, so
+// a sleeper that missed the work either saw somebody busy, and watches, or is seen asleep by the caller.
 // Promises: no runnable fiber is left while every worker sleeps; none waits for ever behind a worker that
 // runs for ever, if a second worker exists; stop() is seen by everybody; an idle process has no wake-ups.
 // Checked in tests/model over this very source.

@@ -104,8 +104,10 @@ class WorkerSection {
     AnnotateIgnoreReadsEnd(__FILE__, __LINE__);
   }
 #else
+  // NOLINTBEGIN(modernize-use-equals-default): an object of a trivial type would be an unused variable
   WorkerSection() {}
   ~WorkerSection() {}
+  // NOLINTEND(modernize-use-equals-default)
 #endif
   WorkerSection(const WorkerSection&) = delete;
   WorkerSection& operator=(const WorkerSection&) = delete;

@@ -160,11 +160,17 @@ void Worker::make_ready(FiberBlock& fiber) {
     if (before != nullptr) push_ready(*before);
     return;
   }
-  // seq_cst [sleep], [slot]: publishes the fiber before we look for sleepers, and takes the one before.
-  FiberBlock* before = next_slot_.exchange(&fiber, std::memory_order_seq_cst);
+  // [slot] Only we fill the slot, so a store is enough for an empty one. A full one may be emptied by the
+  // watcher under our hands. release: the watcher finds the fiber as its waker left it.
+  FiberBlock* before = next_slot_.load(std::memory_order_relaxed);
+  if (before == nullptr) {
+    next_slot_.store(&fiber, std::memory_order_release);
+  } else {
+    before = next_slot_.exchange(&fiber, std::memory_order_acq_rel);
+  }
   if (before != nullptr) {
     push_ready(*before);
-    ready_.publish_seq_cst();
+    ready_.publish_seq_cst();  // [sleep] then look for sleepers
   }
   announce_ready();
 }
@@ -187,9 +193,10 @@ void Worker::announce_ready() {
 void Worker::inject(FiberBlock& fiber) { core_.inject(fiber); }
 
 void Worker::announce_unstarted(bool first) {
-  unstarted_.publish_seq_cst();  // [sleep] then look for sleepers
+  // The first one alone is probably joined at once: it runs here soon, or the watcher starts it. That needs no
+  // publishing: who goes to sleep and misses it sees that we are busy, and becomes the watcher itself. [watch]
+  if (!first) unstarted_.publish_seq_cst();  // [sleep] then look for sleepers
   if (core_.idle().sleepers() == 0) return;
-  // The first one alone is probably joined at once: it runs here soon, or the watcher starts it.
   if (first) {
     core_.idle().watched(*this);
   } else {

@@ -37,8 +37,10 @@ struct Bytes : std::span<const std::byte> {
 // Bytes to write into. Does not own them.
 struct MutableBytes : std::span<std::byte> {
   MutableBytes() = default;
+  // For a MutableBytes it does what a copy does.
   template <WritableByteRange R>
-  MutableBytes(R&& range)  // NOLINT(google-explicit-constructor)
+  // NOLINTNEXTLINE(google-explicit-constructor, bugprone-forwarding-reference-overload)
+  MutableBytes(R&& range)
       : span(reinterpret_cast<std::byte*>(std::ranges::data(range)), std::ranges::size(range)) {}
 };
 

@@ -73,7 +73,7 @@ class Runtime {
  public:
   // Never parks; blocks until all workers run. kInvalidArgument for bad options; otherwise the error of
   // the step that failed. Call from: any thread that is not a fiber.
-  static absl::StatusOr<std::unique_ptr<Runtime>> start(Options options = {});
+  static absl::StatusOr<std::unique_ptr<Runtime>> start(const Options& options = {});
   // stop(); where that would say kDeadlineExceeded: all fibers are printed, then _exit(70).
   ~Runtime();
   Runtime(const Runtime&) = delete;
@@ -127,7 +127,7 @@ class EndSignal {
 
 // The signal and shutdown side of run(): starts a runtime, calls spawn_body with a group of it, waits,
 // stops. The group is not the root, which would log the error that is printed here.
-int run_body(Options options,
+int run_body(const Options& options,
              const std::function<Fiber<absl::Status>(FiberGroup&, EndSignal)>& spawn_body,
              const std::function<int(const absl::Status&)>& exit_code);
 
@@ -137,7 +137,7 @@ int run_body(Options options,
 // status, the number for an int; an error is printed and gives 1. An exception of the body is rethrown.
 // Call from: main, or any thread that is not a fiber. Blocks.
 template <class F>
-int run(F&& body, Options options = {}) {
+int run(F&& body, const Options& options = {}) {
   using T = std::invoke_result_t<F>;
   int number = 0;
   auto as_status = [&]() -> absl::Status {
@@ -152,7 +152,7 @@ int run(F&& body, Options options = {}) {
     }
   };
   return internal::run_body(
-      std::move(options),
+      options,
       [&as_status](FiberGroup& group, internal::EndSignal end) {
         return group.spawn([&as_status, end = std::move(end)] { return as_status(); },
                            {.name = "main"});
