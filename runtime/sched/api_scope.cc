@@ -94,18 +94,22 @@ internal::Prepared FiberGroup::prepare(const internal::FiberCode& code, const Sp
   WEFT_CHECK(!sched::is_forked_child(),
              "a forked child may only exec or _exit: no fiber starts here");
   sched::Group& group = group_in(state_);
-  if (group.core() == nullptr) return {{nullptr, absl::StatusCode::kFailedPrecondition}, nullptr};
+  if (group.core() == nullptr) return {nullptr, nullptr};
   sched::FiberBlock* fiber = sched::new_fiber(group, code, options, site);
-  if (fiber == nullptr) {
-    const absl::Status error = absl::ResourceExhaustedError("spawn: no memory for a control block");
-    group.record_unmade(error);
-    return {{nullptr, absl::StatusCode::kResourceExhausted}, nullptr};
+  if (__builtin_expect(fiber == nullptr, 0)) {
+    group.record_unmade(absl::ResourceExhaustedError("spawn: no memory for a control block"));
+    return {nullptr, nullptr};
   }
-  return {{fiber, absl::StatusCode::kOk}, sched::fiber_storage(*fiber)};
+  return {fiber, sched::fiber_storage(*fiber)};
 }
 
-void FiberGroup::launch(internal::FiberHandle fiber) { sched::launch_fiber(*fiber.block); }
-void FiberGroup::abandon(internal::FiberHandle fiber) { sched::abandon_fiber(*fiber.block); }
+internal::FiberHandle FiberGroup::unmade() const {
+  return {nullptr, group_in(state_).core() == nullptr ? absl::StatusCode::kFailedPrecondition
+                                                      : absl::StatusCode::kResourceExhausted};
+}
+
+void FiberGroup::launch(sched::FiberBlock& fiber) { sched::launch_fiber(fiber); }
+void FiberGroup::abandon(sched::FiberBlock& fiber) { sched::abandon_fiber(fiber); }
 
 absl::Status FiberGroup::join() { return group_in(state_).join(); }
 void FiberGroup::cancel() { group_in(state_).cancel(); }

@@ -37,9 +37,9 @@ namespace weft {
 class Runtime;
 
 namespace internal {
-struct Prepared {
-  FiberHandle handle;
-  void* storage;  // null: no fiber could be made
+struct Prepared {            // returned in registers
+  sched::FiberBlock* block;  // null: no fiber could be made
+  void* storage;             // for its closure
 };
 }  // namespace internal
 
@@ -72,20 +72,19 @@ class FiberGroup {
     using Closure = std::decay_t<F>;
     static constexpr const internal::FiberCode& kCode = internal::FiberCodeFor<Closure, T>::kCode;
     internal::Prepared made = prepare(kCode, options, site);
-    if (made.storage != nullptr) {
-      if constexpr (std::is_nothrow_constructible_v<Closure, F>) {
+    if (made.block == nullptr) return Fiber<T>(unmade());
+    if constexpr (std::is_nothrow_constructible_v<Closure, F>) {
+      ::new (made.storage) Closure(std::forward<F>(f));
+    } else {
+      try {
         ::new (made.storage) Closure(std::forward<F>(f));
-      } else {
-        try {
-          ::new (made.storage) Closure(std::forward<F>(f));
-        } catch (...) {
-          abandon(made.handle);
-          throw;
-        }
+      } catch (...) {
+        abandon(*made.block);
+        throw;
       }
-      launch(made.handle);
     }
-    return Fiber<T>(made.handle);
+    launch(*made.block);
+    return Fiber<T>({made.block});
   }
 
   // Waits until all have ended; returns the first error (the others as a payload), rethrows the first
@@ -107,8 +106,9 @@ class FiberGroup {
  private:
   internal::Prepared prepare(const internal::FiberCode& code, const SpawnOptions& options,
                              Site site);
-  void launch(internal::FiberHandle fiber);
-  void abandon(internal::FiberHandle fiber);
+  internal::FiberHandle unmade() const;
+  void launch(sched::FiberBlock& fiber);
+  void abandon(sched::FiberBlock& fiber);
 
   friend class sched::Core;
   struct Root {};
