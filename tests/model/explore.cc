@@ -163,6 +163,18 @@ Result explore_all(const std::string& name, std::uint64_t schedules,
   return result;
 }
 
+Result explore_cases(const std::string& program, std::span<const Case> cases, std::uint64_t part) {
+  Result result;
+  std::uint64_t total = 0;
+  for (const Case& tested : cases) {
+    result = explore_all(program + "/" + tested.name, tested.schedules / part, tested.play);
+    total += result.schedules;
+    if (!result.message.empty()) break;
+  }
+  result.schedules = total;
+  return result;
+}
+
 void Schedule::add(const char* name, std::function<void()> function) {
   Execution::current()->add(name, std::move(function));
 }

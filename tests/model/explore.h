@@ -27,6 +27,7 @@
 #include <cstddef>
 #include <cstdint>
 #include <functional>
+#include <span>
 #include <string>
 
 namespace weft::model {
@@ -84,6 +85,16 @@ Result explore(const Options& options, const std::function<void(Schedule&)>& bod
 // exploration that failed, or the last; its number of schedules is that of all of them.
 Result explore_all(const std::string& name, std::uint64_t schedules,
                    const std::function<void(Schedule&)>& body);
+
+// A program's models, one after another, each explored by all strategies with its schedules divided by
+// `part`. Returns the exploration that failed, or the last; its number of schedules is that of all models.
+struct Case {
+  const char* name;
+  void (*play)(Schedule&);
+  std::uint64_t schedules;
+};
+Result explore_cases(const std::string& program, std::span<const Case> cases,
+                     std::uint64_t part = 1);
 
 // Fails the schedule when `condition` is false.
 // Call from: a model thread, or the body.

@@ -101,41 +101,23 @@ void live(Schedule& schedule) {
   check(life.destroyed(), "a result was never destroyed");
 }
 
-struct Case {
-  const char* name;
-  void (*play)(Schedule&);
-};
-
 constexpr std::array kCases = {
-    Case{"join the group", live<Use::kJoinGroup>},
-    Case{"join", live<Use::kJoin>},
-    Case{"drop", live<Use::kDrop>},
+    Case{"join the group", live<Use::kJoinGroup>, 200'000},
+    Case{"join", live<Use::kJoin>, 200'000},
+    Case{"drop", live<Use::kDrop>, 200'000},
 };
-
-// Returns the exploration that failed, or the last; the number of schedules is that of all of them.
-Result explore_cases(std::uint64_t schedules) {
-  Result result;
-  std::uint64_t total = 0;
-  for (const Case& tested : kCases) {
-    result = explore_all(std::string("life/") + tested.name, schedules, tested.play);
-    total += result.schedules;
-    if (!result.message.empty()) break;
-  }
-  result.schedules = total;
-  return result;
-}
 
 #ifndef WEFT_PLANT
 
 TEST_CASE("life: fiber and handle part in any order", "[life]") {
-  REQUIRE(explore_cases(200'000).message == "");
+  REQUIRE(explore_cases("life", kCases).message == "");
 }
 
 #else
 
 TEST_CASE("life: the planted bug is found", "[life]") {
   INFO("plant " << base::kPlant);
-  const Result result = explore_cases(30'000);
+  const Result result = explore_cases("life", kCases, 7);
   REQUIRE(result.message != "");
   REQUIRE(result.schedules < 100'000);
 }

@@ -282,12 +282,6 @@ void cancel_at_the_start(Schedule& schedule) {
   schedule.run();
 }
 
-struct Case {
-  const char* name;
-  void (*play)(Schedule&);
-  std::uint64_t schedules;
-};
-
 constexpr std::array kCases = {
     Case{"start", cancel_at_the_start, 20'000},
     Case{"cancel", cancel_alone, 20'000},
@@ -297,32 +291,18 @@ constexpr std::array kCases = {
     Case{"three waits", three_waits, 100'000},
 };
 
-// All cases, with their schedules divided by `part`. Returns the exploration that failed, or the last;
-// the number of schedules is that of all of them.
-Result explore_cases(std::uint64_t part) {
-  Result result;
-  std::uint64_t total = 0;
-  for (const Case& tested : kCases) {
-    result = explore_all(std::string("park/") + tested.name, tested.schedules / part, tested.play);
-    total += result.schedules;
-    if (!result.message.empty()) break;
-  }
-  result.schedules = total;
-  return result;
-}
-
 #ifndef WEFT_PLANT
 
 TEST_CASE("park: each wait ends once, for a reason, and touches nothing afterwards",
           "[park][B5][B6][B8]") {
-  REQUIRE(explore_cases(1).message == "");
+  REQUIRE(explore_cases("park", kCases).message == "");
 }
 
 #else
 
 TEST_CASE("park: the planted bug is found", "[park][B5][B6]") {
   INFO("plant " << base::kPlant);
-  const Result result = explore_cases(10);
+  const Result result = explore_cases("park", kCases, 10);
   REQUIRE(result.message != "");
   REQUIRE(result.schedules < 100'000);
 }

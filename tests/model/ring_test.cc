@@ -128,42 +128,22 @@ void one_level_then_reuse(Schedule& schedule) {
   schedule.run();
 }
 
-struct Case {
-  const char* name;
-  void (*play)(Schedule&);
-  std::uint64_t schedules;
-};
-
 constexpr std::array kCases = {
     Case{"two levels", two_levels_then_reuse, 125'000},
     Case{"one level", one_level_then_reuse, 125'000},
 };
 
-// All cases, with their schedules divided by `part`. Returns the exploration that failed, or the last;
-// the number of schedules is that of all of them.
-Result explore_cases(std::uint64_t part) {
-  Result result;
-  std::uint64_t total = 0;
-  for (const Case& tested : kCases) {
-    result = explore_all(std::string("ring/") + tested.name, tested.schedules / part, tested.play);
-    total += result.schedules;
-    if (!result.message.empty()) break;
-  }
-  result.schedules = total;
-  return result;
-}
-
 #ifndef WEFT_PLANT
 
 TEST_CASE("ring: an operation ends when it is cancelled, and no other one", "[claim][B6]") {
-  REQUIRE(explore_cases(1).message == "");
+  REQUIRE(explore_cases("ring", kCases).message == "");
 }
 
 #else
 
 TEST_CASE("ring: the planted bug is found", "[claim][B6]") {
   INFO("plant " << base::kPlant);
-  const Result result = explore_cases(5);
+  const Result result = explore_cases("ring", kCases, 5);
   REQUIRE(result.message != "");
   REQUIRE(result.schedules < 100'000);
 }

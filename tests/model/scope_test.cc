@@ -335,12 +335,6 @@ void drain(Schedule& schedule) {
   schedule.run();
 }
 
-struct Case {
-  const char* name;
-  void (*play)(Schedule&);
-  std::uint64_t schedules;
-};
-
 constexpr std::array kCases = {
     Case{"join", join, 100'000},
     Case{"cancel", cancel, 100'000},
@@ -355,32 +349,18 @@ constexpr std::array kCases = {
     Case{"scope in group", nested<Outer::kGroup, Inner::kScope>, 50'000},
 };
 
-// All cases, with their schedules divided by `part`. Returns the exploration that failed, or the last;
-// the number of schedules is that of all of them.
-Result explore_cases(std::uint64_t part) {
-  Result result;
-  std::uint64_t total = 0;
-  for (const Case& tested : kCases) {
-    result = explore_all(std::string("scope/") + tested.name, tested.schedules / part, tested.play);
-    total += result.schedules;
-    if (!result.message.empty()) break;
-  }
-  result.schedules = total;
-  return result;
-}
-
 #ifndef WEFT_PLANT
 
 TEST_CASE("scope: a join waits for the last child, and no level's request is lost or outlives it",
           "[group][level][B6]") {
-  REQUIRE(explore_cases(1).message == "");
+  REQUIRE(explore_cases("scope", kCases).message == "");
 }
 
 #else
 
 TEST_CASE("scope: the planted bug is found", "[group][level]") {
   INFO("plant " << base::kPlant);
-  const Result result = explore_cases(10);
+  const Result result = explore_cases("scope", kCases, 10);
   REQUIRE(result.message != "");
   REQUIRE(result.schedules < 100'000);
 }
