@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""No function of the library keeps anything of the thread over a switch; and the lint finds one that does.
+"""No function of the library keeps anything of the thread over a switch; and the lint finds one that does. [H2]
 
     tls_lint_test.py <libweft.a> <tls_planted.cc>
 

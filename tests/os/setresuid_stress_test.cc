@@ -1,6 +1,6 @@
 // setresuid() in a loop against threads that are being started: no start may hang, and no thread may run
 // with old credentials. Without the comparison of credentials 4 of 300 do. A missing grace period it meets
-// only with luck; grace_period_test sees that one by construction.
+// only with luck; grace_period_test sees that one by construction. [I5]
 //
 //   setresuid_stress_test [starts]          300 by default, 3,000 in soak; 77 when not root
 //

@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Each fault planted in a fiber is reported, by its kind and with the fiber's own function in the stack.
+"""Each fault planted in a fiber is reported, by its kind and with the fiber's own function in the stack. [J3]
 
     planted_faults_test.py <planted_faults> <address|thread>
 
