@@ -2,7 +2,7 @@
 // with old credentials. Without the comparison of credentials 4 of 300 do. A missing grace period it meets
 // only with luck; grace_period_test sees that one by construction. [I5]
 //
-//   setresuid_stress_test [starts]          300 by default, 3,000 in soak; 77 when not root
+//   setresuid_stress_test [starts]          3,000 by default; 77 when not root
 //
 // Prints the seed, the starts and calls, how many threads were started anew because their credentials had
 // become stale during the start, and how many ran with stale ones (must be 0).
@@ -203,7 +203,7 @@ int main(int argc, char** argv) {
     std::puts("skipped: needs root to change users");
     return 77;
   }
-  const long wanted = argc > 1 ? std::atol(argv[1]) : 300;
+  const long wanted = argc > 1 ? std::atol(argv[1]) : 3'000;
   const char* seed_text = std::getenv("WEFT_SEED");
   const std::uint64_t seed =
       seed_text != nullptr ? std::strtoull(seed_text, nullptr, 0) : std::random_device()();

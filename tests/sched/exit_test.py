@@ -12,7 +12,7 @@ import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor
 
-ROUNDS = 1000 if os.environ.get("WEFT_SOAK") else 10
+ROUNDS = 1000 if os.environ.get("WEFT_SOAK") else 50
 LIMIT_S = 60  # a hang, on any machine
 STATUS = 7
 
