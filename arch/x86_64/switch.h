@@ -50,7 +50,8 @@ static_assert(sizeof(SuspendedImage) == 56);
 // Returns, when the fiber ends, the worker that runs it then.
 using FiberEntry = void* (*)(void* argument, void* worker);
 
-// Makes the image of a fiber that has not run: resumed, it calls entry(argument, worker). `top` is 16-byte aligned; uses the 80 bytes below it. Returns the rsp to resume at.
+// Makes the image of a fiber that has not run: resumed, it calls entry(argument, worker). `top` is 16-byte
+// aligned; uses the 80 bytes below it. Returns the rsp to resume at.
 // Call from: any thread. Never parks.
 inline void* seed_stack(void* top, FiberEntry entry, void* argument) {
   auto* words = static_cast<std::uint64_t*>(top);

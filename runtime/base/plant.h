@@ -32,8 +32,8 @@
 //  24  Idle::begin_running   the watcher leaves its post to nobody              [watch]
 //  25  Idle::claim_sleeper   claims by a store: one sleeper for two wakers      [sleep]
 //  26  Idle::watched         goes by the count alone: spins while it is wrong   [watch]
-//  27  finish_fiber          says done before the group has counted the fiber      [life]
-//  28  drop_handle           does not look whether the fiber has gone, once locked [life]
+//  27  finish_fiber          says done before the group has counted the fiber   [life]
+//  28  drop_handle           does not look under the lock whether all is done   [life]
 #pragma once
 
 namespace weft::base {

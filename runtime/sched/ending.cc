@@ -83,8 +83,7 @@ void drop_handle(FiberBlock& fiber) {
     return fiber.join.unlock(state | FiberBlock::kDetached);  // [life] the last touch
   }
   WorkerSection section;
-  Worker* worker = current_worker();
-  free_fiber(fiber, worker != nullptr ? worker->blocks() : nullptr);
+  free_fiber(fiber, current_blocks());
 }
 
 }  // namespace weft::sched

@@ -3,7 +3,7 @@
 //   std::uint64_t state = word.lock();             // nobody else reads or changes the object now
 //   word.unlock(state | kDone);                    // publishes the new state: the last touch
 //
-//   if (word.exchange_if(kIdle, kDone)) return;    // the fast path: fails while somebody holds the lock
+//   if ((word.load() & kDone) != 0) return;        // the fast path
 //
 // One word, because the unlock must be the last touch of an object that its waiter may destroy as soon
 // as it has been woken: with the lock in a word of its own, a fast path could see the new state, let the
@@ -12,7 +12,7 @@
 // Bit 0 is the lock. Two more bits and the pointer to the first waiter are the user's.
 //
 // Requires: whoever locks unlocks soon, or parks with the unlock as the end of its commit step.
-// Promises: what was written before an unlock is visible after the next lock or exchange_if.
+// Promises: what was written before an unlock is visible after the next lock, and after a load that sees it.
 #pragma once
 
 #include <cstdint>
@@ -57,13 +57,6 @@ class ObjectWord {
   void unlock(std::uint64_t state) {
     // release [object]: pairs with lock()
     word_.store(state & ~kLocked, std::memory_order_release);
-  }
-
-  // Changes the whole word from `from` to `to`, neither of them locked, if that is what it is.
-  bool exchange_if(std::uint64_t from, std::uint64_t to) {
-    // acq_rel [object]: both an unlock and a lock in one step.
-    return word_.compare_exchange_strong(from, to, std::memory_order_acq_rel,
-                                         std::memory_order_acquire);
   }
 
   // The state with the lock bit, as it was a moment ago.

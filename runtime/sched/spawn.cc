@@ -2,7 +2,7 @@
 
 #include <new>
 
-#include "runtime/sched/fiber_life.h"
+#include "runtime/sched/ending.h"
 
 namespace weft::sched {
 
@@ -15,18 +15,18 @@ FiberBlock* new_block(const weft::internal::FiberCode& code, const SpawnOptions&
   const std::size_t storage_bytes = on_heap ? sizeof(void*) : code.bytes;
   traits.bits |= (extras ? FiberTraits::kHasExtras : 0) | (on_heap ? FiberTraits::kHeapStorage : 0);
 
-  Worker* worker = current_worker();
+  BlockCache* blocks = current_blocks();
   FiberBlock* fiber;
   {
     WorkerSection section;
-    fiber = worker != nullptr ? worker->blocks()->allocate(storage_bytes, extras_bytes)
+    fiber = blocks != nullptr ? blocks->allocate(storage_bytes, extras_bytes)
                               : BlockCache::allocate_shared(storage_bytes, extras_bytes);
   }
   if (fiber == nullptr) return nullptr;
   if (on_heap) {
     void* memory = ::operator new(code.bytes, std::align_val_t(code.alignment), std::nothrow);
     if (memory == nullptr) {
-      BlockCache::release(fiber, worker != nullptr ? worker->blocks() : nullptr);
+      BlockCache::release(fiber, blocks);
       return nullptr;
     }
     ::new (fiber->storage) void*(memory);
@@ -39,13 +39,10 @@ FiberBlock* new_block(const weft::internal::FiberCode& code, const SpawnOptions&
   return fiber;
 }
 
+// It has no result, and its claim word stays what it was: free.
 void abandon_fiber(FiberBlock& fiber) {
   WorkerSection section;
-  if (fiber.traits.heap_storage()) {
-    ::operator delete(fiber_storage(fiber), std::align_val_t(fiber.code->alignment));
-  }
-  Worker* worker = current_worker();
-  BlockCache::release(&fiber, worker != nullptr ? worker->blocks() : nullptr);
+  free_fiber(fiber, current_blocks());
 }
 
 }  // namespace weft::sched

@@ -27,7 +27,7 @@ void WakeBatch::keep(FiberBlock& fiber, ClaimWord::Requested requested) {
 void WakeBatch::deliver() {
   Worker* worker = current_worker();
   while (FiberBlock* fiber = take_ready()) {
-    if (worker != nullptr && worker->is_of_this_runtime(*fiber)) {
+    if (worker != nullptr && fiber->claim.load().runtime() == worker->core().number()) {
       worker->make_ready(*fiber);
     } else if (fiber->traits.pinned() && fiber->frame != nullptr) {
       Core::of(*fiber).send_ready(*fiber, fiber->frame->pinned_to->index());

@@ -23,8 +23,7 @@ constexpr std::uint64_t kOldestFirstCycles = 2'500'000;  // about 1 ms
 }  // namespace
 
 Worker::Worker(Core& core, int index)
-    : runtime_(core.number()),
-      alone_(core.options().workers == 1),
+    : alone_(core.options().workers == 1),
       shuffles_(core.options().shuffle_wakes && core.options().workers > 1),
       timers_(absl::ToInt64Nanoseconds(core.options().timer_slack)),
       stacks_(core.stacks()),
@@ -61,8 +60,7 @@ void Worker::main() {
     begin_turn();
     weft_loop(this);
     core_.worker_stopped();
-    WakeBatch batch;
-    handle_messages(batch);  // about fibers that have ended: their blocks go back
+    handle_messages();  // about fibers that have ended: their blocks go back
   }
   if (reserve_ != nullptr) stacks_.release(std::exchange(reserve_, nullptr));
   driver_->leave_thread();
@@ -307,24 +305,21 @@ FiberBlock* Worker::take_next_slot() {
   return next_slot_.exchange(nullptr, std::memory_order_acq_rel);
 }
 
-// Gives an unstarted fiber its stack. False: there is none, and the fiber waits for the reserve.
+// Gives an unstarted fiber its stack. One that gets none ends unrun, on the reserve: its closure may
+// park in a destructor. False: the reserve is in use, and the fiber waits for it.
 bool Worker::bind(FiberBlock& fiber) {
-  Stack* stack = fiber.traits.has_extras() ? nullptr : stacks_.acquire();
-  if (__builtin_expect(stack == nullptr, 0)) return bind_slowly(fiber);
-  bind_stack(fiber, *stack, fiber.traits.pinned() ? this : nullptr);
-  happens_before(&fiber);
-  return true;
-}
-
-// The same for one that asked for a size, or has just got no stack. Who gets none at all ends unrun, on the
-// reserve: its closure may park in a destructor. False: the reserve is in use.
-bool Worker::bind_slowly(FiberBlock& fiber) {
-  const std::size_t bytes =
-      fiber.traits.has_extras() ? BlockCache::extras_of(&fiber)->stack_bytes : 0;
-  Refusal refusal = validate_stack_bytes(bytes).ok() ? Refusal::kNone : Refusal::kBadStackSize;
-  Stack* stack = stacks_.acquire(refusal == Refusal::kNone ? bytes : 0);
+  std::size_t bytes = 0;
+  Refusal refusal = Refusal::kNone;
+  if (__builtin_expect(fiber.traits.has_extras(), 0)) {
+    bytes = BlockCache::extras_of(&fiber)->stack_bytes;
+    if (!validate_stack_bytes(bytes).ok()) {
+      bytes = 0;
+      refusal = Refusal::kBadStackSize;
+    }
+  }
+  Stack* stack = stacks_.acquire(bytes);
   const bool on_reserve = stack == nullptr;
-  if (on_reserve) {
+  if (__builtin_expect(on_reserve, 0)) {
     stack = std::exchange(reserve_, nullptr);
     if (stack == nullptr) {
       stackless_.push(&fiber);

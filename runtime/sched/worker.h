@@ -110,9 +110,6 @@ class Worker : private SwitchedStack {
 
   // ---- Making runnable
 
-  bool is_of_this_runtime(const FiberBlock& fiber) const {
-    return fiber.claim.load().runtime() == runtime_;
-  }
   // A fiber that was claimed; runs next here, or goes where it is pinned. Call from: the owner.
   void make_ready(FiberBlock& fiber);
   // A fiber that has not started. Call from: the owner.
@@ -179,7 +176,6 @@ class Worker : private SwitchedStack {
   [[gnu::always_inline]] inline FiberBlock* pop_ready();
   [[gnu::always_inline]] inline FiberBlock* pop_unstarted();
   bool bind(FiberBlock& fiber);
-  bool bind_slowly(FiberBlock& fiber);
   void release_stack(FiberBlock& fiber);
   void release_reserve(Stack* stack);
   void push_ready(FiberBlock& fiber);
@@ -187,7 +183,7 @@ class Worker : private SwitchedStack {
   void announce_ready();
   void announce_unstarted(bool first);
   void take_in(WakeBatch& batch);
-  void handle_messages(WakeBatch& batch);
+  void handle_messages();
   void take_injected();
   unsigned steal_into(Worker& victim);
   bool keep(FiberBlock& fiber);
@@ -212,7 +208,6 @@ class Worker : private SwitchedStack {
   bool unstarted_turn_ = false;  // whose turn it is, unstarted or ready
   bool pinned_turn_ = false;     // the same among the ready ones
   bool oldest_first_ = false;    // once in a millisecond the oldest unstarted fiber goes first
-  const unsigned runtime_;       // its number
   const bool alone_;             // the only worker: nobody to tell, nobody who steals
   const bool shuffles_;
   std::uint64_t turn_began_cycles_ = 0;
@@ -271,6 +266,11 @@ FiberBlock* current_fiber();
   return worker == nullptr ? nullptr : worker->current();
 }
 #endif
+// The control blocks of the calling worker; null on other threads.
+inline BlockCache* current_blocks() {
+  Worker* worker = current_worker();
+  return worker == nullptr ? nullptr : worker->blocks();
+}
 // Call from: the worker, at its start and its end; a forked child.
 void set_current_worker(Worker* worker);
 

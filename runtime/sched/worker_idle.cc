@@ -24,7 +24,7 @@ bool Worker::collect() {
 // Everything that came from outside, completions included, into our own queues.
 void Worker::take_in(WakeBatch& batch) {
   now_ns_ = os::now_ns();
-  if (!messages_.empty()) handle_messages(batch);
+  if (!messages_.empty()) handle_messages();
   auto woken = ready_inbox_.take_all();
   while (FiberBlock* fiber = woken.pop()) push_ready(*fiber);
   timers_.fire_due(now_ns_, batch);
@@ -44,7 +44,7 @@ void Worker::take_in(WakeBatch& batch) {
   counters.operations.store(driver_->in_flight(), std::memory_order_relaxed);
 }
 
-void Worker::handle_messages(WakeBatch&) {
+void Worker::handle_messages() {
   auto messages = messages_.take_all();
   while (FiberBlock* fiber = messages.pop()) {
     const ClaimWord::Received received =
