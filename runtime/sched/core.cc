@@ -45,7 +45,7 @@ absl::Status check_options(const Options& options) {
   return validate_stack_bytes(options.stack_size);
 }
 
-std::size_t describe_owner(void* owner, char* text, std::size_t size) {
+std::size_t describe_stack_owner(void* owner, char* text, std::size_t size) {
   return describe(*static_cast<FiberBlock*>(owner), text, size);
 }
 
@@ -120,7 +120,7 @@ absl::Status Core::start_workers() {
          {.name = "weft-" + std::to_string(worker->index()),
           .kind = options_.raw_clone ? os::ThreadKind::kRawClone : os::ThreadKind::kPlain}});
   }
-  install_overflow_report(&describe_owner);
+  install_overflow_report(&describe_stack_owner);
   if (int error = os::KernelThread::start_all(starts); error < 0) {
     uninstall_overflow_report();
     for (auto& worker : workers_) worker.reset();
