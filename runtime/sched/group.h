@@ -127,6 +127,10 @@ class Group {
  private:
   struct Errors;
 
+  // Calls visit(group) for this group and all below it, each under its own lock and the locks of those above
+  // it. What visit() answers is whether to go on below.
+  template <class Visit>
+  void walk_down(Visit visit);
   void keep_error(absl::Status error);
   void attach(Group& subgroup);
   void detach(Group& subgroup);
@@ -142,6 +146,11 @@ class Group {
   std::size_t count_ = 0;
   base::IntrusiveList<FiberBlock, &FiberBlock::group_node> fibers_;
   base::IntrusiveList<Group, &Group::tree_node> subgroups_;
+  // How walk_down() gets back from here: a tree may be deeper than the walker's stack.
+  struct WayBack {
+    Group* up;
+    std::uint64_t state;  // what unlocks this group
+  } way_back_;
   FiberBlock* maker_ = nullptr;  // the covered fiber; null again when the scope is being left
 
   Level cover_;  // raised when the group is cancelled; entered by cover() only
