@@ -60,8 +60,8 @@ class Group {
   // Takes the group out of its parent and its fiber's levels: nobody cancels it from here on.
   // Requires: no fiber is left. Call from: the maker of a scope; any thread for other groups.
   void leave_tree();
-  // What nobody has joined for. An exception is returned, for the destructor of the public type to throw;
-  // while the stack unwinds it is logged instead. An error is logged.
+  // What nobody has joined for. An exception is returned, for the destructor of the public type to end the
+  // process with; while the stack unwinds it is logged instead. An error is logged.
   std::exception_ptr take_unseen_exception();
 
   // Makes this a Scope: cancellation also covers the waits of the calling fiber.
