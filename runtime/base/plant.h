@@ -34,6 +34,8 @@
 //  26  Idle::watched         goes by the count alone: spins while it is wrong   [watch]
 //  27  finish_fiber          says done before the group has counted the fiber   [life]
 //  28  drop_handle           does not look under the lock whether all is done   [life]
+//  29  ClaimWord::resumed    does not move the epoch on: a late waker hits        [claim]
+//  30  ClaimWord::request    sends a second message while one is on its way       [claim]
 #pragma once
 
 namespace weft::base {

@@ -87,8 +87,10 @@ struct alignas(64) FiberBlock {
   FiberTraits traits;
   alignas(8) std::byte storage[kInlineBytes];  // more in blocks of a larger class
 };
+#ifndef WEFT_RELACY  // whose atomics are larger
 static_assert(sizeof(FiberBlock) == 128 && offsetof(FiberBlock, rsp) == 0);
 static_assert(offsetof(FiberBlock, group_node) == 64);
+#endif
 
 // Where the closure, and later the result, of a fiber is.
 inline void* fiber_storage(FiberBlock& fiber) {

@@ -244,7 +244,7 @@ class Worker : private SwitchedStack {
   std::uint64_t seen_switches_ = 0;
 };
 
-#ifdef WEFT_MODEL
+#if defined(WEFT_MODEL) || defined(WEFT_RELACY)
 Worker* current_worker();  // in a model they are the model's own
 FiberBlock* current_fiber();
 #else
