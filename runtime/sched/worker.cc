@@ -49,6 +49,7 @@ void Worker::main() {
   driver_ = std::move(driver);
   thread_state_ = reinterpret_cast<ThreadState*>(abi::__cxa_get_globals());
   errno_ = &errno;
+  fp_control_ = arch::read_fp_control();
   reserve_ = stacks_.acquire();
   if (status.ok() && reserve_ == nullptr) status = core_.stacks().shortage();
   const bool runs = status.ok();
@@ -81,11 +82,25 @@ void Worker::main() {
   const int error = *worker->errno_;
   worker->commit_ = commit;
   worker->commit_argument_ = argument;
-  if (__builtin_expect(fiber->traits.keeps_fp_control(), 0)) save_fp_control(*fiber);
+  worker->leave_fp_control(*fiber);
   worker = switch_to_worker(*fiber, *worker);
-  if (__builtin_expect(fiber->traits.keeps_fp_control(), 0)) restore_fp_control(*fiber);
+  if (__builtin_expect(fiber->traits.keeps_fp_control(), 0)) {
+    arch::load_fp_control(fiber->frame->fp_control);
+  }
   *worker->thread_state_ = state;
   *worker->errno_ = error;
+}
+
+// A fiber's own control words are kept, and everybody else's put back. What a fiber without its own changes,
+// whoever runs next would see: debug builds look.
+void Worker::leave_fp_control(FiberBlock& fiber) const {
+  if (__builtin_expect(fiber.traits.keeps_fp_control(), 0)) {
+    fiber.frame->fp_control = arch::read_fp_control();
+    arch::load_fp_control(fp_control_);
+  } else {
+    WEFT_DCHECK(arch::read_fp_control() == fp_control_,
+                "a fiber without preserve_fp_control changed a floating-point control word");
+  }
 }
 
 void Worker::commit_yield(Worker& worker, FiberBlock& fiber, void*) {
@@ -126,6 +141,7 @@ void Worker::commit_operation(Worker& worker, FiberBlock& fiber, void* operation
 Worker* Worker::end() {
   WorkerSection section;
   Worker* worker = current_worker();
+  worker->leave_fp_control(*worker->current_);
   worker->commit_ = &commit_exit;
   return worker;
 }

@@ -22,6 +22,7 @@
 #include <memory>
 
 #include "arch/x86_64/cpu.h"
+#include "arch/x86_64/fp_control.h"
 #include "arch/x86_64/switch.h"
 #include "runtime/base/atomic.h"
 #include "runtime/base/inbox.h"
@@ -189,6 +190,7 @@ class Worker : private SwitchedStack {
   bool keep(FiberBlock& fiber);
   bool queues_empty() const;
   void begin_turn();
+  [[gnu::always_inline]] inline void leave_fp_control(FiberBlock& fiber) const;
   static void commit_yield(Worker& worker, FiberBlock& fiber, void*);
   static void commit_operation(Worker& worker, FiberBlock& fiber, void* operation);
   static void commit_exit(Worker& worker, FiberBlock& fiber, void*);
@@ -202,6 +204,7 @@ class Worker : private SwitchedStack {
   void* commit_argument_ = nullptr;
   ThreadState* thread_state_ = nullptr;  // of this kernel thread
   int* errno_ = nullptr;
+  arch::FpControl fp_control_;  // of who started the runtime: of all fibers without their own
 
   unsigned ran_ = 0;  // fibers in this turn
   unsigned slot_in_a_row_ = 0;
