@@ -23,7 +23,8 @@ constexpr std::uint64_t kOldestFirstCycles = 2'500'000;  // about 1 ms
 }  // namespace
 
 Worker::Worker(Core& core, int index)
-    : alone_(core.options().workers == 1),
+    : events(index),
+      alone_(core.options().workers == 1),
       shuffles_(core.options().shuffle_wakes && core.options().workers > 1),
       timers_(absl::ToInt64Nanoseconds(core.options().timer_slack)),
       stacks_(core.stacks()),
@@ -143,6 +144,7 @@ void Worker::commit_exit(Worker& worker, FiberBlock& fiber, void*) {
 
 void Worker::make_ready(FiberBlock& fiber) {
   WorkerSection section;
+  events.note(Event::kWake, fiber.id);
   happens_before(&fiber);
   if (fiber.traits.pinned() && fiber.frame != nullptr) {
     Worker* home = fiber.frame->pinned_to;
@@ -207,6 +209,7 @@ void Worker::announce_unstarted(bool first) {
 WeftNext Worker::next() {
   if (FiberBlock* left = current_) {
     current_ = nullptr;
+    note_leaving(*left);
     commit_(*this, *left, commit_argument_);
   }
   while (true) {
@@ -214,8 +217,17 @@ WeftNext Worker::next() {
     const bool starts = fiber != nullptr && fiber->frame == nullptr;
     if (starts && !bind(*fiber)) continue;
     current_ = fiber;
+    if (fiber != nullptr) events.note(starts ? Event::kStart : Event::kRun, fiber->id);
     return {fiber, starts};
   }
+}
+
+// Before the commit step: after it the fiber may run elsewhere, or be gone.
+void Worker::note_leaving(const FiberBlock& fiber) {
+  events.note(commit_ == &commit_yield  ? Event::kYield
+              : commit_ == &commit_exit ? Event::kEnd
+                                        : Event::kPark,
+              fiber.id);
 }
 
 FiberBlock* Worker::pick() {

@@ -29,6 +29,7 @@
 #include "runtime/base/spawn_deque.h"
 #include "runtime/os/kernel_thread.h"
 #include "runtime/sched/block_pool.h"
+#include "runtime/sched/event_log.h"
 #include "runtime/sched/fiber.h"
 #include "runtime/sched/io_driver.h"
 #include "runtime/sched/overflow.h"
@@ -116,6 +117,7 @@ class Worker : private SwitchedStack {
   void push_unstarted(FiberBlock& fiber) {
     WorkerSection section;
     add(counters.spawned);
+    events.note(Event::kSpawn, fiber.id);
     const bool first = unstarted_.empty();
     if (__builtin_expect(!unstarted_.push(&fiber), 0)) return inject(fiber);
     if (!alone_) announce_unstarted(first);
@@ -164,12 +166,15 @@ class Worker : private SwitchedStack {
   };
   Counters counters;
 
+  [[no_unique_address]] EventLog events;
+
  private:
   friend class WakeBatch;
 
   FiberBlock* pick();
   FiberBlock* pick_in_new_turn(bool something_left);
   FiberBlock* counted(FiberBlock* fiber);
+  void note_leaving(const FiberBlock& fiber);
   bool turn_is_over() const;
   [[gnu::always_inline]] inline FiberBlock* take_local();
   [[gnu::always_inline]] inline FiberBlock* take_next_slot();

@@ -26,7 +26,10 @@ void Worker::take_in(WakeBatch& batch) {
   now_ns_ = os::now_ns();
   if (!messages_.empty()) handle_messages();
   auto woken = ready_inbox_.take_all();
-  while (FiberBlock* fiber = woken.pop()) push_ready(*fiber);
+  while (FiberBlock* fiber = woken.pop()) {
+    events.note(Event::kTake, fiber->id);
+    push_ready(*fiber);
+  }
   timers_.fire_due(now_ns_, batch);
   while (FiberBlock* fiber = batch.take_ready()) {
     if (fiber->traits.pinned() && fiber->frame->pinned_to != this) {
@@ -62,6 +65,7 @@ void Worker::take_injected() {
   base::IntrusiveQueue<FiberBlock, &FiberBlock::link> share;
   core_.injection().take(share, kStealMax);
   while (FiberBlock* fiber = share.pop()) {
+    events.note(Event::kTake, fiber->id);
     // Without memory for a larger queue the rest goes back and is taken again later.
     if (!keep(*fiber)) core_.injection().push(fiber);
   }
@@ -88,6 +92,7 @@ unsigned Worker::steal_into(Worker& victim) {
   for (unsigned i = 0; i < count; ++i) {
     happens_after(loot[i]);
     happens_after(&loot[i]->frame);
+    events.note(Event::kSteal, loot[i]->id, victim.index_);
     if (!keep(*loot[i])) core_.injection().push(loot[i]);
   }
   if (count != 0) {
@@ -139,8 +144,10 @@ void Worker::sleep(bool timed) {
   if (trim_ns < static_cast<std::uint64_t>(until_ns)) until_ns = static_cast<std::int64_t>(trim_ns);
   if (timed) until_ns = std::min(until_ns, now_ns_ + Idle::kWatchPeriodNs);
   add(counters.sleeps);
+  events.note(Event::kSleep, 0);
   WakeBatch batch;
   driver_->wait(until_ns, now_ns_, batch);
+  events.note(Event::kAwake, 0);
   stacks_.woke();
   take_in(batch);
 }
@@ -159,6 +166,7 @@ bool Worker::rescue() {
     steal_into(other);
     // [slot] acq_rel: the fiber as its waker left it; the owner finds the slot empty.
     if (FiberBlock* fiber = other.next_slot_.exchange(nullptr, std::memory_order_acq_rel)) {
+      events.note(Event::kRescue, fiber->id, i);
       push_ready(*fiber);
       add(counters.steals);
     }
@@ -168,6 +176,9 @@ bool Worker::rescue() {
   return !queues_empty();
 }
 
-void Worker::ring(int worker) { core_.worker(worker).driver_->ring_doorbell(); }
+void Worker::ring(int worker) {
+  events.note(Event::kRing, 0, worker);
+  core_.worker(worker).driver_->ring_doorbell();
+}
 
 }  // namespace weft::sched

@@ -33,8 +33,7 @@ TEST_CASE("scheduler: what a blocked worker holds runs on the other one", "[sche
   std::atomic<bool> slot_ran{false};
   on_fiber({.workers = 2}, [&] {
     sched::Core& core = sched::Core::of(*sched::current_fiber());
-    test::Watchdog watchdog([&] { return static_cast<std::uint64_t>(ran.load()); },
-                            [&core] { return core.dump_fibers(); });
+    test::Watchdog watchdog(core, [&] { return static_cast<std::uint64_t>(ran.load()); });
     std::atomic<bool> parked{false};
     test::Baton baton;
     Scope scope;
