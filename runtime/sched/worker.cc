@@ -5,6 +5,7 @@
 
 #include <cxxabi.h>
 
+#include "runtime/base/check.h"
 #include "runtime/os/clock.h"
 #include "runtime/sched/core.h"
 #include "runtime/sched/ending.h"
@@ -209,6 +210,7 @@ void Worker::announce_unstarted(bool first) {
 WeftNext Worker::next() {
   if (FiberBlock* left = current_) {
     current_ = nullptr;
+    WEFT_DCHECK(has_its_own_stack(*left), "two fibers on one stack: seen when one left");
     note_leaving(*left);
     commit_(*this, *left, commit_argument_);
   }
@@ -216,6 +218,10 @@ WeftNext Worker::next() {
     FiberBlock* fiber = pick();
     const bool starts = fiber != nullptr && fiber->frame == nullptr;
     if (starts && !bind(*fiber)) continue;
+    WEFT_DCHECK(fiber == nullptr || fiber->claim.load().state() == FiberState::kRunnable,
+                "a fiber that is not ready was taken from a queue");
+    WEFT_DCHECK(fiber == nullptr || has_its_own_stack(*fiber),
+                "two fibers on one stack: seen before one runs");
     current_ = fiber;
     if (fiber != nullptr) events.note(starts ? Event::kStart : Event::kRun, fiber->id);
     return {fiber, starts};
