@@ -7,7 +7,8 @@
 // because who reads is a watchdog, and what it looks at hangs. An entry that is overwritten under the
 // reader's eyes may be half of one event and half of another.
 //
-// Only in builds with debug checks; elsewhere the class is empty and note() is nothing.
+// Only in builds with debug checks or with chaos (chaos.h); elsewhere the class is empty and note() is
+// nothing.
 #pragma once
 
 #include <cstddef>

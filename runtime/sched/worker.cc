@@ -25,6 +25,7 @@ constexpr std::uint64_t kOldestFirstCycles = 2'500'000;  // about 1 ms
 
 Worker::Worker(Core& core, int index)
     : events(index),
+      chaos_(index),
       alone_(core.options().workers == 1),
       shuffles_(core.options().shuffle_wakes && core.options().workers > 1),
       timers_(absl::ToInt64Nanoseconds(core.options().timer_slack)),
@@ -88,22 +89,26 @@ void Worker::main() {
   if (__builtin_expect(fiber->traits.keeps_fp_control(), 0)) restore_fp_control(*fiber);
   *worker->thread_state_ = state;
   *worker->errno_ = error;
+  if (kChaos && commit != &commit_yield) stir();
 }
 
 void Worker::commit_yield(Worker& worker, FiberBlock& fiber, void*) {
   happens_before(&fiber.frame);
+  if (kChaos && worker.scatter(fiber)) return;
   worker.push_ready(fiber);
 }
 
 void Worker::yield() { leave(&commit_yield, nullptr); }
 
 void Worker::maybe_yield() {
+  stir();
   WorkerSection section;
   Worker* worker = current_worker();
   if (arch::cycles() - worker->turn_began_cycles_ > kTurnCycles) yield();
 }
 
 int Worker::perform(Operation& operation, unsigned accepts) {
+  stir();
   WorkerSection section;
   Worker* worker = current_worker();
   FiberBlock* fiber = worker->current_;
@@ -153,6 +158,7 @@ void Worker::make_ready(FiberBlock& fiber) {
     if (!pinned_.push(&fiber)) core_.inject(fiber);
     return;
   }
+  if (kChaos && scatter(fiber)) return;
   if (shuffles_) return core_.send_ready(fiber, (index_ + 1) % core_.worker_count());
   if (alone_) {
     // relaxed: a single worker has it for itself.
@@ -161,6 +167,7 @@ void Worker::make_ready(FiberBlock& fiber) {
     if (before != nullptr) push_ready(*before);
     return;
   }
+  chaos_.stall();
   // [slot] Only we fill the slot, so a store is enough for an empty one. A full one may be emptied by the
   // watcher under our hands. release: the watcher finds the fiber as its waker left it.
   FiberBlock* before = next_slot_.load(std::memory_order_relaxed);
@@ -183,6 +190,7 @@ void Worker::push_ready(FiberBlock& fiber) {
 
 // Tells others of what was made ready and published: a sleeper if it is much, the watcher if it is little.
 void Worker::announce_ready() {
+  chaos_.stall();
   if (core_.idle().sleepers() == 0) return;  // [sleep] the waker's second step
   if (ready_.size() >= kReadyWorthARing) {
     core_.idle().rung(*this, (index_ + 1) % core_.worker_count());
@@ -281,6 +289,7 @@ void Worker::begin_turn() {
 }
 
 FiberBlock* Worker::take_local() {
+  if (kChaos && chaos_.strikes()) disarrange();
   if (FiberBlock* fiber = take_next_slot()) return fiber;
   slot_in_a_row_ = 0;
   if (__builtin_expect(oldest_first_, 0)) {

@@ -29,6 +29,7 @@
 #include "runtime/base/spawn_deque.h"
 #include "runtime/os/kernel_thread.h"
 #include "runtime/sched/block_pool.h"
+#include "runtime/sched/chaos.h"
 #include "runtime/sched/event_log.h"
 #include "runtime/sched/fiber.h"
 #include "runtime/sched/io_driver.h"
@@ -94,6 +95,10 @@ class Worker : private SwitchedStack {
   // Lets others run. Call from: a fiber.
   static void yield();
   static void maybe_yield();
+  // Yields when chaos strikes, on a fiber; nothing in other builds. Call from: any thread. Parks.
+  static void stir() {
+    if constexpr (kChaos) stir_by_chaos();
+  }
   // Prepares `operation` and parks until it has completed, or was cancelled by one of `accepts`.
   // Returns its result; -ECANCELED when it was cut short. Call from: a fiber. Parks.
   static int perform(Operation& operation, unsigned accepts);
@@ -118,6 +123,7 @@ class Worker : private SwitchedStack {
     WorkerSection section;
     add(counters.spawned);
     events.note(Event::kSpawn, fiber.id);
+    if (kChaos && chaos_.strikes()) return inject(fiber);
     const bool first = unstarted_.empty();
     if (__builtin_expect(!unstarted_.push(&fiber), 0)) return inject(fiber);
     if (!alone_) announce_unstarted(first);
@@ -140,7 +146,7 @@ class Worker : private SwitchedStack {
   bool steal(int victim);
   bool share_left() const;
   bool quiet_work() const { return !queues_empty(); }
-  bool anything() const;
+  bool anything();
   bool has_timers() const { return timers_.earliest() != os::kNever; }
   bool spin();
   void sleep(bool timed);
@@ -185,6 +191,9 @@ class Worker : private SwitchedStack {
   void release_reserve(Stack* stack);
   void push_ready(FiberBlock& fiber);
   void inject(FiberBlock& fiber);
+  static void stir_by_chaos();
+  bool scatter(FiberBlock& fiber);
+  void disarrange();
   void announce_ready();
   void announce_unstarted(bool first);
   void take_in(WakeBatch& batch);
@@ -202,6 +211,7 @@ class Worker : private SwitchedStack {
     counter.store(counter.load(std::memory_order_relaxed) + n, std::memory_order_release);
   }
 
+  [[no_unique_address]] Chaos chaos_;
   FiberBlock* current_ = nullptr;
   Commit commit_ = nullptr;
   void* commit_argument_ = nullptr;

@@ -15,6 +15,7 @@ namespace weft::sched {
 bool Worker::stopping() const { return core_.stopping(); }
 
 bool Worker::collect() {
+  chaos_.stall();
   WakeBatch batch;
   if (driver_->prepared() != 0 || driver_->completions_waiting()) driver_->poll(batch);
   take_in(batch);
@@ -103,7 +104,8 @@ unsigned Worker::steal_into(Worker& victim) {
   return count;
 }
 
-bool Worker::anything() const {
+bool Worker::anything() {
+  chaos_.stall();
   if (!messages_.empty_seq_cst() || !ready_inbox_.empty_seq_cst() || !queues_empty() ||
       !core_.injection().empty_seq_cst() || driver_->completions_waiting()) {
     return true;
@@ -138,6 +140,7 @@ bool Worker::spin() {
 }
 
 void Worker::sleep(bool timed) {
+  chaos_.stall();
   now_ns_ = os::now_ns();
   std::int64_t until_ns = timers_.earliest();
   const std::uint64_t trim_ns = stacks_.trim(static_cast<std::uint64_t>(now_ns_));
@@ -155,6 +158,7 @@ void Worker::sleep(bool timed) {
 // The watcher's look at the others. A worker that has not switched since the last one is stuck in a
 // fiber: what it has, its next-slot too, and its timers, are started here.
 bool Worker::rescue() {
+  chaos_.stall();
   WakeBatch batch;
   for (int i = 0; i < core_.worker_count(); ++i) {
     Worker& other = core_.worker(i);
