@@ -187,12 +187,23 @@ void Core::stop_workers() {
   uninstall_overflow_report();
 }
 
-void Core::Ringer::ring(int worker) { core.worker(worker).driver().ring_doorbell(); }
+void Core::Ringer::ring(int worker) {
+  core.events().note(Event::kRing, 0, worker);
+  core.worker(worker).driver().ring_doorbell();
+}
+
+// The caller's log.
+EventLog& Core::events() {
+  if constexpr (!kEvents) return outside_events_;
+  Worker* worker = current_worker();
+  return worker != nullptr && &worker->core() == this ? worker->events : outside_events_;
+}
 
 // ---- Making runnable from outside
 
 void Core::inject(FiberBlock& fiber) {
   const Visit visit(*this);
+  events().note(Event::kInject, fiber.id);
   injection_.push(&fiber);
   Ringer ringer{*this};
   idle_.rung(ringer);
@@ -200,6 +211,7 @@ void Core::inject(FiberBlock& fiber) {
 
 void Core::send_ready(FiberBlock& fiber, int worker) {
   const Visit visit(*this);
+  events().note(Event::kSend, fiber.id, worker);
   this->worker(worker).push_ready_inbox(fiber);
   Ringer ringer{*this};
   idle_.reach(ringer, worker);
@@ -300,6 +312,15 @@ std::string Core::dump_fibers() {
     text += describe(fiber) + ": " + state + "\n";
   });
   return text;
+}
+
+std::string Core::dump_events() const {
+  std::vector<EventRecord> all = outside_events_.last();
+  for (const auto& worker : workers_) {
+    const std::vector<EventRecord> one = worker->events.last();
+    all.insert(all.end(), one.begin(), one.end());
+  }
+  return print_events(std::move(all));
 }
 
 Metrics Core::metrics() const {

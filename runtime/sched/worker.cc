@@ -5,6 +5,7 @@
 
 #include <cxxabi.h>
 
+#include "runtime/base/check.h"
 #include "runtime/os/clock.h"
 #include "runtime/sched/core.h"
 #include "runtime/sched/ending.h"
@@ -23,7 +24,9 @@ constexpr std::uint64_t kOldestFirstCycles = 2'500'000;  // about 1 ms
 }  // namespace
 
 Worker::Worker(Core& core, int index)
-    : alone_(core.options().workers == 1),
+    : events(index),
+      chaos_(index),
+      alone_(core.options().workers == 1),
       shuffles_(core.options().shuffle_wakes && core.options().workers > 1),
       timers_(absl::ToInt64Nanoseconds(core.options().timer_slack)),
       stacks_(core.stacks()),
@@ -89,6 +92,7 @@ void Worker::main() {
   }
   *worker->thread_state_ = state;
   *worker->errno_ = error;
+  if (kChaos && commit != &commit_yield) stir();
 }
 
 // A fiber's own control words are kept, and everybody else's put back. What a fiber without its own changes,
@@ -105,18 +109,21 @@ void Worker::leave_fp_control(FiberBlock& fiber) const {
 
 void Worker::commit_yield(Worker& worker, FiberBlock& fiber, void*) {
   happens_before(&fiber.frame);
+  if (kChaos && worker.scatter(fiber)) return;
   worker.push_ready(fiber);
 }
 
 void Worker::yield() { leave(&commit_yield, nullptr); }
 
 void Worker::maybe_yield() {
+  stir();
   WorkerSection section;
   Worker* worker = current_worker();
   if (arch::cycles() - worker->turn_began_cycles_ > kTurnCycles) yield();
 }
 
 int Worker::perform(Operation& operation, unsigned accepts) {
+  stir();
   WorkerSection section;
   Worker* worker = current_worker();
   FiberBlock* fiber = worker->current_;
@@ -159,6 +166,7 @@ void Worker::commit_exit(Worker& worker, FiberBlock& fiber, void*) {
 
 void Worker::make_ready(FiberBlock& fiber) {
   WorkerSection section;
+  events.note(Event::kWake, fiber.id);
   happens_before(&fiber);
   if (fiber.traits.pinned() && fiber.frame != nullptr) {
     Worker* home = fiber.frame->pinned_to;
@@ -166,6 +174,7 @@ void Worker::make_ready(FiberBlock& fiber) {
     if (!pinned_.push(&fiber)) core_.inject(fiber);
     return;
   }
+  if (kChaos && scatter(fiber)) return;
   if (shuffles_) return core_.send_ready(fiber, (index_ + 1) % core_.worker_count());
   if (alone_) {
     // relaxed: a single worker has it for itself.
@@ -174,6 +183,7 @@ void Worker::make_ready(FiberBlock& fiber) {
     if (before != nullptr) push_ready(*before);
     return;
   }
+  chaos_.stall();
   // [slot] Only we fill the slot, so a store is enough for an empty one. A full one may be emptied by the
   // watcher under our hands. release: the watcher finds the fiber as its waker left it.
   FiberBlock* before = next_slot_.load(std::memory_order_relaxed);
@@ -196,6 +206,7 @@ void Worker::push_ready(FiberBlock& fiber) {
 
 // Tells others of what was made ready and published: a sleeper if it is much, the watcher if it is little.
 void Worker::announce_ready() {
+  chaos_.stall();
   if (core_.idle().sleepers() == 0) return;  // [sleep] the waker's second step
   if (ready_.size() >= kReadyWorthARing) {
     core_.idle().rung(*this, (index_ + 1) % core_.worker_count());
@@ -223,15 +234,30 @@ void Worker::announce_unstarted(bool first) {
 WeftNext Worker::next() {
   if (FiberBlock* left = current_) {
     current_ = nullptr;
+    WEFT_DCHECK(has_its_own_stack(*left), "two fibers on one stack: seen when one left");
+    note_leaving(*left);
     commit_(*this, *left, commit_argument_);
   }
   while (true) {
     FiberBlock* fiber = pick();
     const bool starts = fiber != nullptr && fiber->frame == nullptr;
     if (starts && !bind(*fiber)) continue;
+    WEFT_DCHECK(fiber == nullptr || fiber->claim.load().state() == FiberState::kRunnable,
+                "a fiber that is not ready was taken from a queue");
+    WEFT_DCHECK(fiber == nullptr || has_its_own_stack(*fiber),
+                "two fibers on one stack: seen before one runs");
     current_ = fiber;
+    if (fiber != nullptr) events.note(starts ? Event::kStart : Event::kRun, fiber->id);
     return {fiber, starts};
   }
+}
+
+// Before the commit step: after it the fiber may run elsewhere, or be gone.
+void Worker::note_leaving(const FiberBlock& fiber) {
+  events.note(commit_ == &commit_yield  ? Event::kYield
+              : commit_ == &commit_exit ? Event::kEnd
+                                        : Event::kPark,
+              fiber.id);
 }
 
 FiberBlock* Worker::pick() {
@@ -279,6 +305,7 @@ void Worker::begin_turn() {
 }
 
 FiberBlock* Worker::take_local() {
+  if (kChaos && chaos_.strikes()) disarrange();
   if (FiberBlock* fiber = take_next_slot()) return fiber;
   slot_in_a_row_ = 0;
   if (__builtin_expect(oldest_first_, 0)) {

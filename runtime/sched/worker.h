@@ -30,6 +30,8 @@
 #include "runtime/base/spawn_deque.h"
 #include "runtime/os/kernel_thread.h"
 #include "runtime/sched/block_pool.h"
+#include "runtime/sched/chaos.h"
+#include "runtime/sched/event_log.h"
 #include "runtime/sched/fiber.h"
 #include "runtime/sched/io_driver.h"
 #include "runtime/sched/overflow.h"
@@ -94,6 +96,10 @@ class Worker : private SwitchedStack {
   // Lets others run. Call from: a fiber.
   static void yield();
   static void maybe_yield();
+  // Yields when chaos strikes, on a fiber; nothing in other builds. Call from: any thread. Parks.
+  static void stir() {
+    if constexpr (kChaos) stir_by_chaos();
+  }
   // Prepares `operation` and parks until it has completed, or was cancelled by one of `accepts`.
   // Returns its result; -ECANCELED when it was cut short. Call from: a fiber. Parks.
   static int perform(Operation& operation, unsigned accepts);
@@ -117,6 +123,8 @@ class Worker : private SwitchedStack {
   void push_unstarted(FiberBlock& fiber) {
     WorkerSection section;
     add(counters.spawned);
+    events.note(Event::kSpawn, fiber.id);
+    if (kChaos && chaos_.strikes()) return inject(fiber);
     const bool first = unstarted_.empty();
     if (__builtin_expect(!unstarted_.push(&fiber), 0)) return inject(fiber);
     if (!alone_) announce_unstarted(first);
@@ -139,7 +147,7 @@ class Worker : private SwitchedStack {
   bool steal(int victim);
   bool share_left() const;
   bool quiet_work() const { return !queues_empty(); }
-  bool anything() const;
+  bool anything();
   bool has_timers() const { return timers_.earliest() != os::kNever; }
   bool spin();
   void sleep(bool timed);
@@ -165,12 +173,15 @@ class Worker : private SwitchedStack {
   };
   Counters counters;
 
+  [[no_unique_address]] EventLog events;
+
  private:
   friend class WakeBatch;
 
   FiberBlock* pick();
   FiberBlock* pick_in_new_turn(bool something_left);
   FiberBlock* counted(FiberBlock* fiber);
+  void note_leaving(const FiberBlock& fiber);
   bool turn_is_over() const;
   [[gnu::always_inline]] inline FiberBlock* take_local();
   [[gnu::always_inline]] inline FiberBlock* take_next_slot();
@@ -181,6 +192,9 @@ class Worker : private SwitchedStack {
   void release_reserve(Stack* stack);
   void push_ready(FiberBlock& fiber);
   void inject(FiberBlock& fiber);
+  static void stir_by_chaos();
+  bool scatter(FiberBlock& fiber);
+  void disarrange();
   void announce_ready();
   void announce_unstarted(bool first);
   void take_in(WakeBatch& batch);
@@ -199,6 +213,7 @@ class Worker : private SwitchedStack {
     counter.store(counter.load(std::memory_order_relaxed) + n, std::memory_order_release);
   }
 
+  [[no_unique_address]] Chaos chaos_;
   FiberBlock* current_ = nullptr;
   Commit commit_ = nullptr;
   void* commit_argument_ = nullptr;

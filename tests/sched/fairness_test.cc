@@ -8,8 +8,14 @@
 
 #include <algorithm>
 #include <atomic>
+#include <cstdlib>
+#include <filesystem>
+#include <fstream>
 #include <functional>
+#include <map>
 #include <memory>
+#include <string>
+#include <utility>
 #include <vector>
 
 #include <poll.h>
@@ -26,6 +32,28 @@
 using namespace weft;
 using test::on_fiber;
 
+namespace {
+
+bool soak() { return std::getenv("WEFT_SOAK") != nullptr; }
+
+// How often the workers gave their processors away by themselves, as the kernel counts it.
+std::uint64_t kernel_sleeps() {
+  std::uint64_t sum = 0;
+  for (const auto& task : std::filesystem::directory_iterator("/proc/self/task")) {
+    std::ifstream status(task.path() / "status");
+    bool is_worker = false;
+    for (std::string line; std::getline(status, line);) {
+      is_worker |= line.rfind("Name:\tweft-", 0) == 0;
+      if (is_worker && line.rfind("voluntary_ctxt_switches:", 0) == 0) {
+        sum += std::stoull(line.substr(line.find('\t')));
+      }
+    }
+  }
+  return sum;
+}
+
+}  // namespace
+
 TEST_CASE("scheduler: what a blocked worker holds runs on the other one", "[scheduler][C6]") {
   constexpr int kOthers = 1000;
   std::atomic<int> ran{0};
@@ -33,8 +61,7 @@ TEST_CASE("scheduler: what a blocked worker holds runs on the other one", "[sche
   std::atomic<bool> slot_ran{false};
   on_fiber({.workers = 2}, [&] {
     sched::Core& core = sched::Core::of(*sched::current_fiber());
-    test::Watchdog watchdog([&] { return static_cast<std::uint64_t>(ran.load()); },
-                            [&core] { return core.dump_fibers(); });
+    test::Watchdog watchdog(core, [&] { return static_cast<std::uint64_t>(ran.load()); });
     std::atomic<bool> parked{false};
     test::Baton baton;
     Scope scope;
@@ -173,6 +200,77 @@ TEST_CASE("scheduler: a lone fiber that yields does not keep timers from firing"
   CHECK(woken);
 }
 
+TEST_CASE("scheduler: fibers that only yield have equal shares of their worker",
+          "[scheduler][C8]") {
+  const int workers = GENERATE(1, 2, 4);
+  constexpr int kFibers = 1000;
+  const std::uint64_t turns_each = soak() ? 5'000 : 200;
+  struct Share {
+    std::uint64_t turns = 0;
+    long home = 0;
+    bool moved = false;
+  };
+  std::vector<Share> shares(kFibers);
+  on_fiber({.workers = workers}, [&] {
+    std::atomic<int> begun{0};
+    std::atomic<int> served{0};
+    sched::Core& core = sched::Core::of(*sched::current_fiber());
+    test::Watchdog watchdog(core, [&] { return static_cast<std::uint64_t>(begun + served); });
+    Scope scope;
+    for (Share& mine : shares) {
+      scope.spawn([&] {
+        ++begun;
+        test::yield_until([&] { return begun == kFibers; });
+        mine.home = test::kernel_thread();
+        while (served != kFibers) {
+          this_fiber::yield();
+          mine.moved |= test::kernel_thread() != mine.home;
+          if (++mine.turns == turns_each) ++served;
+        }
+      });
+    }
+    static_cast<void>(scope.join());
+  });
+  std::map<long, std::pair<std::uint64_t, std::uint64_t>> extremes;  // by worker: fewest, most
+  int stayed = 0;
+  for (const Share& share : shares) {
+    if (share.moved) continue;  // it has had turns on two workers, which are not equally fast
+    ++stayed;
+    auto& [fewest, most] = extremes.try_emplace(share.home, share.turns, share.turns).first->second;
+    fewest = std::min(fewest, share.turns);
+    most = std::max(most, share.turns);
+  }
+  CHECK(stayed > 0);
+  for (const auto& [home, turns] : extremes) CHECK(2 * turns.second <= 3 * turns.first);
+}
+
+// One worker for the task, and one that watches while that one is busy: the others sleep on.
+TEST_CASE("scheduler: a task for a sleeping runtime wakes at most two workers", "[scheduler][C9]") {
+  constexpr unsigned kWorkers = 8;
+  const std::uint64_t tasks = soak() ? 10'000 : 1'000;
+  auto started = Runtime::start({.workers = kWorkers, .handle_signals = false});
+  REQUIRE(started.ok());
+  Runtime& runtime = **started;
+  sched::Core& core = *sched::core_of(runtime);
+  const auto wait_until_asleep = [&core] {
+    while (core.idle().sleepers() != kWorkers) sched_yield();
+  };
+  wait_until_asleep();
+  const std::uint64_t before = runtime.metrics().sleeps;
+  std::atomic<std::uint64_t> done{0};
+  test::Watchdog watchdog(core, [&] { return done.load(); });
+  for (; done < tasks; ++done) {
+    static_cast<void>(runtime.block_on([] {}));
+    wait_until_asleep();
+  }
+  // Who was woken sleeps again.
+  const std::uint64_t wakes = runtime.metrics().sleeps - before;
+  std::printf("%llu tasks, %llu wakes\n", static_cast<unsigned long long>(tasks),
+              static_cast<unsigned long long>(wakes));
+  CHECK(wakes >= tasks);
+  CHECK(wakes <= 2 * tasks);
+}
+
 TEST_CASE("scheduler: an idle process has no wake-ups", "[scheduler][C10]") {
   const int workers = GENERATE(1, 2, 4);
   auto started = Runtime::start({.workers = workers, .handle_signals = false});
@@ -203,7 +301,9 @@ TEST_CASE("scheduler: an idle process has no wake-ups", "[scheduler][C10]") {
     before = now;
     if (settled) break;
   }
-  wait_ms(1'100);
+  const std::uint64_t kernel_sleeps_before = kernel_sleeps();
+  wait_ms(soak() ? 30'000 : 1'100);
+  CHECK(kernel_sleeps() == kernel_sleeps_before);
   const Metrics after = runtime.metrics();
   CHECK(after.sleeps == before.sleeps);
   CHECK(after.kernel_entries == before.kernel_entries);

@@ -182,11 +182,9 @@ void one_run(std::uint64_t seed, int workers, bool cancels, Totals& totals) {
   Runtime& runtime = **started;
   Storm storm(seed, cancels, tally);
   {
-    test::Watchdog watchdog(
-        [&] {
-          return tally.operations.load(std::memory_order_relaxed) + runtime.metrics().switches;
-        },
-        [&] { return sched::core_of(runtime)->dump_fibers(); });
+    test::Watchdog watchdog(*sched::core_of(runtime), [&] {
+      return tally.operations.load(std::memory_order_relaxed) + runtime.metrics().switches;
+    });
     // Fiber after fiber from here, until all indices are used up.
     const absl::Status body = runtime.block_on([&] {
       while (auto ticket = storm.next_ticket()) {
