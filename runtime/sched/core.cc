@@ -10,6 +10,7 @@
 #include <unistd.h>
 
 #include "runtime/base/check.h"
+#include "runtime/base/plant.h"
 #include "runtime/base/spin_lock.h"
 #include "runtime/os/cpus.h"
 #include "runtime/os/futex.h"
@@ -74,7 +75,7 @@ Core::Core(const Options& options, int workers, unsigned number)
 Core::~Core() {
   stop_workers();
   // relaxed: nobody else is left; a visitor is a thread that has not yet come out of ring().
-  while (visitors_.load(std::memory_order_acquire) != 0) base::spin_hint();
+  while (!base::planted(68) && visitors_.load(std::memory_order_acquire) != 0) base::spin_hint();
   workers_.clear();
   all_.orphan_subgroups();
   std::lock_guard hold(runtimes_lock);
