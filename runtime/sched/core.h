@@ -147,6 +147,7 @@ class Core {
   const Options options_;
   const unsigned number_;
   bool may_spin_ = false;
+  bool running_ = false;  // the workers have their threads
   StackPool stacks_;
   base::InjectionQueue<FiberBlock, &FiberBlock::link> injection_;
   Idle idle_;

@@ -16,6 +16,8 @@
 
 #include "runtime/base/atomic.h"
 #include "runtime/base/check.h"
+#include "runtime/base/plant.h"
+#include "runtime/os/system.h"
 #include "runtime/sched/stack_registry.h"
 
 #if WEFT_ASAN
@@ -175,7 +177,7 @@ std::optional<std::uint32_t> StackArena::take(StackShortage& why) {
     while (cold_bits_[cold_hint_] == 0) ++cold_hint_;
     std::uint64_t& word = cold_bits_[cold_hint_];
     const auto bit = static_cast<std::uint32_t>(std::countr_zero(word));
-    word &= word - 1;
+    if constexpr (!base::planted(69)) word &= word - 1;
     --cold_;
     return cold_hint_ * 64 + bit;
   }
@@ -206,6 +208,8 @@ void StackArena::release_pages(std::uint32_t slot) {
   const std::size_t guard = guard_bytes(bytes);
   // Refused only where somebody locked the memory; then it stays, and the slot is used again as it is.
   os::release_pages(slot_base(slot) + guard, bytes - guard);
+  constexpr int kGuardRemove = 103;  // MADV_GUARD_REMOVE
+  if constexpr (base::planted(61)) os::system::madvise(slot_base(slot), guard, kGuardRemove);
 }
 
 void StackArena::put_cold(std::uint32_t slot) {
