@@ -123,10 +123,9 @@ absl::Status Core::start_workers() {
   install_overflow_report(&describe_owner);
   if (int error = os::KernelThread::start_all(starts); error < 0) {
     uninstall_overflow_report();
-    for (auto& worker : workers_) worker.reset();
-    workers_.clear();
     return errno_status("starting the kernel threads of the workers", error);
   }
+  running_ = true;
   const auto count = static_cast<std::uint32_t>(workers_.size());
   // acquire: pairs with worker_started().
   for (std::uint32_t seen; (seen = started_count_.load(std::memory_order_acquire)) != count;) {
@@ -179,7 +178,7 @@ void Core::report_fallbacks() {
 }
 
 void Core::stop_workers() {
-  if (workers_.empty()) return;
+  if (!running_) return;  // a start that failed before there was a thread
   stopping_.store(true, std::memory_order_seq_cst);  // [sleep] then ring
   Ringer ringer{*this};
   idle_.ring_all(ringer);
