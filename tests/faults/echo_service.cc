@@ -21,9 +21,8 @@ class Notes {
     outcome_.errors.push_back(status);
     return false;
   }
-  void echoed() {
-    const std::lock_guard hold(mutex_);
-    ++outcome_.echoed;
+  void echoed(const absl::Status& talked) {
+    if (note(talked)) ++outcome_.echoed;
   }
 
  private:
@@ -36,15 +35,6 @@ struct CloseAtEnd {
   void operator()(TcpListener* listener) const { listener->close(); }
 };
 using Listened = std::unique_ptr<TcpListener, CloseAtEnd>;
-
-absl::Status echo(TcpStream& stream) {
-  std::array<std::byte, 64> buffer;
-  while (true) {
-    absl::StatusOr<std::size_t> n = stream.read(buffer);
-    if (!n.ok() || *n == 0) return n.status();
-    if (absl::Status s = stream.write_all(std::span(buffer).first(*n)); !s.ok()) return s;
-  }
-}
 
 void accept_all(TcpListener& listener, Notes& notes) {
   Scope connections({.on_error = OnError::kKeepGoing});
@@ -62,19 +52,6 @@ void accept_all(TcpListener& listener, Notes& notes) {
   notes.note(connections.join());
 }
 
-absl::Status talk(const std::string& address, std::string_view message, Notes& notes) {
-  absl::StatusOr<TcpStream> stream = TcpStream::connect(address);
-  if (!stream.ok()) return stream.status();
-  if (absl::Status s = stream->write_all(message); !s.ok()) return s;
-  std::string answer(message.size(), '\0');
-  if (absl::Status s = stream->read_exactly(answer); !s.ok()) return s;
-  if (absl::Status s = stream->shutdown_write(); !s.ok()) return s;
-  std::array<char, 1> rest;
-  absl::StatusOr<std::size_t> n = stream->read(rest);
-  if (n.ok() && *n == 0 && answer == message) notes.echoed();
-  return n.status();
-}
-
 void serve_clients(TcpListener& listener, std::string_view message, Notes& notes,
                    Outcome& outcome) {
   const std::string address = listener.local().to_string();
@@ -83,7 +60,7 @@ void serve_clients(TcpListener& listener, std::string_view message, Notes& notes
       scope.spawn([&notes, listening = Listened(&listener)] { accept_all(*listening, notes); });
   std::vector<Fiber<absl::Status>> clients;
   for (int i = 1; i < Outcome::kClients; ++i) {
-    clients.push_back(scope.spawn([&] { return talk(address, message, notes); }));
+    clients.push_back(scope.spawn([&] { return talk(address, message); }));
   }
   Fiber<void> sleeper = scope.spawn(
       [&outcome] {
@@ -92,15 +69,38 @@ void serve_clients(TcpListener& listener, std::string_view message, Notes& notes
             sleep_for(absl::InfiniteDuration()).code() == absl::StatusCode::kDeadlineExceeded;
       },
       {.name = "sleeper", .stack_size = 64 << 10});
-  for (auto& client : clients) notes.note(client.join());
+  for (auto& client : clients) notes.echoed(client.join());
   notes.note(sleeper.join());
-  notes.note(talk(address, message, notes));  // alone: it sends at once, and not in a batch
+  notes.echoed(talk(address, message));  // alone: it sends at once, and not in a batch
   listener.close();
   notes.note(server.join());
   static_cast<void>(scope.join());  // the same errors again
 }
 
 }  // namespace
+
+absl::Status echo(TcpStream& stream) {
+  std::array<std::byte, 64> buffer;
+  while (true) {
+    absl::StatusOr<std::size_t> n = stream.read(buffer);
+    if (!n.ok() || *n == 0) return n.status();
+    if (absl::Status s = stream.write_all(std::span(buffer).first(*n)); !s.ok()) return s;
+  }
+}
+
+absl::Status talk(const std::string& address, std::string_view message) {
+  absl::StatusOr<TcpStream> stream = TcpStream::connect(address);
+  if (!stream.ok()) return stream.status();
+  if (absl::Status s = stream->write_all(message); !s.ok()) return s;
+  std::string answer(message.size(), '\0');
+  if (absl::Status s = stream->read_exactly(answer); !s.ok()) return s;
+  if (absl::Status s = stream->shutdown_write(); !s.ok()) return s;
+  std::array<char, 1> rest;
+  absl::StatusOr<std::size_t> n = stream->read(rest);
+  if (!n.ok()) return n.status();
+  if (*n != 0 || answer != message) return absl::DataLossError("another answer: " + answer);
+  return absl::OkStatus();
+}
 
 Outcome echo_service(std::string_view message, int workers) {
   Outcome outcome;

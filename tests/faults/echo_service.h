@@ -7,12 +7,14 @@
 // Promises: ends, whatever is refused to it, as long as not everything is refused for ever. Never asserts.
 #pragma once
 
+#include <weft/net.h>
 #include <weft/runtime.h>
 
 #include <atomic>
 #include <cstdint>
 #include <mutex>
 #include <string>
+#include <string_view>
 #include <vector>
 
 #include <absl/status/status.h>
@@ -37,6 +39,10 @@ struct Outcome {
 
 // How many times the service has ended, for a watchdog.
 inline std::atomic<std::uint64_t> services_ended{0};
+
+// Its two sides: a handler, and a client that says one message and wants it back, and then the end.
+absl::Status echo(TcpStream& stream);
+absl::Status talk(const std::string& address, std::string_view message);
 
 Outcome echo_service(std::string_view message = "woven", int workers = 2);
 
