@@ -179,7 +179,7 @@ void Core::report_fallbacks() {
 }
 
 void Core::stop_workers() {
-  if (!running_) return;                             // the start failed before there was a thread
+  if (!running_) return;  // a start that failed before there was a thread
   stopping_.store(true, std::memory_order_seq_cst);  // [sleep] then ring
   Ringer ringer{*this};
   idle_.ring_all(ringer);

@@ -154,6 +154,12 @@ bool StackArena::destroy(StackArena* arena) {
   return true;
 }
 
+void StackArena::abandon(StackArena* arena) {
+  os::release_pages(arena->region_.base, arena->region_.bytes);
+  unregister_arena(arena->registry_number_);
+  delete arena;  // its guards stay in the budget: they exist
+}
+
 bool StackArena::guard(std::byte* at, std::size_t bytes, StackShortage& why) {
   if (protected_guards_ == 0) {
     const int error = os::advise_guard(region_, at, bytes);
