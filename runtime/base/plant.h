@@ -34,6 +34,16 @@
 //  26  Idle::watched         goes by the count alone: spins while it is wrong   [watch]
 //  27  finish_fiber          says done before the group has counted the fiber   [life]
 //  28  drop_handle           does not look under the lock whether all is done   [life]
+//  40  take_next_slot        the fiber just woken goes first for ever              [turn]
+//  41  Worker::rescue        leaves a stuck worker its next-slot                   [slot]
+//  42  Core::inject          rings nobody                                          [sleep]
+//  43  ReadyQueue::push      loses the fiber that makes the queue grow             [grow]
+//  44  Timers::fire_due      fires twice                                           [timer]
+//  45  StackCache::acquire   gives the same stack out again and again            [stack]
+//  46  Timer::disarm         leaves the timer armed                                [timer]
+//  47  Idle::claim_sleeper   wakes all who sleep, not one                          [sleep]
+//  48  commit_yield          every eighth fiber goes on at once                    [turn]
+//  49  ~UringDriver          leaves the doorbell open                              [end]
 #pragma once
 
 namespace weft::base {

@@ -4,10 +4,13 @@
 #include <bit>
 #include <mutex>
 
+#include "runtime/base/plant.h"
+
 namespace weft::sched {
 
 void Timer::disarm() {
   if (home == nullptr) return;
+  if constexpr (base::planted(46)) return;
   home->locked([this](Timers& timers) { timers.remove(*this); });
   home = nullptr;
 }
@@ -44,6 +47,7 @@ void Timers::fire_due(std::int64_t now_ns, WakeBatch& batch, unsigned most) {
     if (due == nullptr) break;
     auto& timer = static_cast<Timer&>(*due);
     timer.fire(timer, now_ns, batch);
+    if constexpr (base::planted(44)) timer.fire(timer, now_ns, batch);
   }
   publish();
 }

@@ -9,6 +9,7 @@
 
 #include "arch/x86_64/syscall.h"
 #include "runtime/base/check.h"
+#include "runtime/base/plant.h"
 #include "runtime/os/system.h"
 #include "runtime/sched/wake_batch.h"
 
@@ -28,7 +29,7 @@ std::uint64_t tag_of(Operation& operation) { return reinterpret_cast<std::uint64
 UringDriver::~UringDriver() {
   WEFT_DCHECK(in_flight_ == 0, "a worker ends while operations are in the kernel");
   ring_.close();
-  if (doorbell_ >= 0) os::system::close(doorbell_);
+  if (doorbell_ >= 0 && !base::planted(49)) os::system::close(doorbell_);
 }
 
 int UringDriver::open(const os::RingOptions& options) {

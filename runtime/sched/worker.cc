@@ -6,6 +6,7 @@
 #include <cxxabi.h>
 
 #include "runtime/base/check.h"
+#include "runtime/base/plant.h"
 #include "runtime/os/clock.h"
 #include "runtime/sched/core.h"
 #include "runtime/sched/ending.h"
@@ -95,6 +96,7 @@ void Worker::main() {
 void Worker::commit_yield(Worker& worker, FiberBlock& fiber, void*) {
   happens_before(&fiber.frame);
   if (kChaos && worker.scatter(fiber)) return;
+  if (base::planted(48) && fiber.id % 8 == 0) return worker.make_ready(fiber);
   worker.push_ready(fiber);
 }
 
@@ -322,7 +324,8 @@ FiberBlock* Worker::pop_ready() {
 FiberBlock* Worker::take_next_slot() {
   // relaxed: a hint; ours, if alone
   FiberBlock* fiber = next_slot_.load(std::memory_order_relaxed);
-  if (fiber == nullptr || slot_in_a_row_ >= kSlotInARow) return nullptr;
+  if (fiber == nullptr) return nullptr;
+  if (slot_in_a_row_ >= kSlotInARow && !base::planted(40)) return nullptr;
   ++slot_in_a_row_;
   if (alone_) {
     next_slot_.store(nullptr, std::memory_order_relaxed);  // relaxed: as above
