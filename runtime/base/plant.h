@@ -44,6 +44,18 @@
 //  47  Idle::claim_sleeper   wakes all who sleep, not one                          [sleep]
 //  48  commit_yield          every eighth fiber goes on at once                    [turn]
 //  49  ~UringDriver          leaves the doorbell open                              [end]
+//  29  ClaimWord::resumed    does not move the epoch on: a late waker hits        [claim]
+//  30  ClaimWord::request    sends a second message while one is on its way       [claim]
+//  60  Worker::main          no stack for signal handlers                      [identity_test]
+//  61  StackArena            a trimmed stack loses its guard                   [stack_trim_test]
+//  62  StackPool::make       tries again without giving idle memory back       [stack_shortage_test]
+//  63  adoption              libc keeps the id of the old kernel thread        [kernel_thread_test]
+//  64  adoption              rseq is not registered for the new kernel thread  [kernel_thread_test]
+//  65  adoption              leaves the signals blocked                        [kernel_thread_test]
+//  66  after_fork_in_child   leaves the child a worker                         [fork_test]
+//  67  Ring::open            a forked child shares the ring's memory           [fork_test]
+//  68  Core::~Core           does not wait for its visitors                    [teardown_test]
+//  69  StackArena::take      hands a cold slot out twice                       [stack_pool_test]
 #pragma once
 
 namespace weft::base {

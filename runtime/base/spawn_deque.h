@@ -160,10 +160,11 @@ class SpawnDeque {
   }
 
   T* steal_one() {
-    constexpr auto kLook = planted(2) ? std::memory_order_acquire : std::memory_order_seq_cst;
-    Index top = top_.load(kLook);  // [take] 1
+    // [take] 1
+    Index top = top_.load(planted(2) ? std::memory_order_acquire : std::memory_order_seq_cst);
+    // [take] 2; [slot] an acquire of what push() published.
     const Index bottom =
-        bottom_.load(kLook);  // [take] 2; [slot] an acquire of what push() published.
+        bottom_.load(planted(2) ? std::memory_order_acquire : std::memory_order_seq_cst);
     if (!before(top, bottom)) return nullptr;
     T* element = slots_.current().get(top);
     // [take] 3 claims. seq_cst contains the release of [reuse]: our read of the slot comes before

@@ -9,7 +9,9 @@
 #include <algorithm>
 #include <array>
 #include <exception>
+#include <new>
 #include <string>
+#include <utility>
 
 #include <cxxabi.h>
 
@@ -75,6 +77,23 @@ class ErrorLog {
  public:
   explicit ErrorLog(sched::Core& core) : core_(core) {}
 
+  // A line for which there is no memory is left out, too.
+  void add(const char* what, const absl::Status& error) noexcept {
+    try {
+      add(what, error.ToString());
+    } catch (const std::bad_alloc&) {
+      omitted_.fetch_add(1, std::memory_order_relaxed);  // relaxed: a statistic
+    }
+  }
+  void add(const char* what, const char* error) noexcept {
+    try {
+      add(what, std::string(error));
+    } catch (const std::bad_alloc&) {
+      omitted_.fetch_add(1, std::memory_order_relaxed);  // relaxed: a statistic
+    }
+  }
+
+ private:
   void add(const char* what, const std::string& error) {
     const std::int64_t now = os::now_ns();
     std::int64_t next = next_ns_.load(std::memory_order_relaxed);  // relaxed: decided by the CAS
@@ -91,7 +110,6 @@ class ErrorLog {
     core_.log(LogLevel::kWarning, line);
   }
 
- private:
   sched::Core& core_;
   base::Atomic<std::int64_t> next_ns_{0};
   base::Atomic<std::uint64_t> omitted_{0};
@@ -104,6 +122,36 @@ struct Server {
   Gate gate;
   ErrorLog errors;
   base::Atomic<std::uint64_t> drained{0};
+};
+
+// An accepted client and its place among max_connections, which is free again when this is gone: also when
+// the fiber that should have served it could not be made, or got no stack.
+class Connection {
+ public:
+  Connection(Server& server, TcpStream accepted) : stream(std::move(accepted)), server_(&server) {}
+  Connection(Connection&& other) noexcept
+      : stream(std::move(other.stream)),
+        served(other.served),
+        server_(std::exchange(other.server_, nullptr)) {}
+  Connection& operator=(Connection&&) = delete;
+  ~Connection() {
+    if (server_ == nullptr) return;
+    stream.close();
+    if (!served && !this_fiber::cancelled()) report_unserved();
+    server_->gate.leave();
+  }
+
+  TcpStream stream;
+  bool served = false;
+
+ private:
+  void report_unserved() const noexcept {
+    const absl::Status why = server_->core.stacks().shortage();
+    if (why.ok()) return server_->errors.add("a connection got no fiber", "no memory");
+    server_->errors.add("a connection got no fiber", why);
+  }
+
+  Server* server_;
 };
 
 // Closing with unread bytes would send a reset, which can destroy a reply that is still on its way. So
@@ -124,11 +172,11 @@ bool is_ordinary_end(const absl::Status& status) {
   return status.ok() || sched::is_interruption(status);
 }
 
-void serve_one(Server& server, TcpStream stream,
+void serve_one(Server& server, TcpStream& stream,
                const std::function<absl::Status(TcpStream&)>& handler) {
   try {
     const absl::Status status = handler(stream);
-    if (!is_ordinary_end(status)) server.errors.add("a connection ended", status.ToString());
+    if (!is_ordinary_end(status)) server.errors.add("a connection ended", status);
   } catch (const std::exception& error) {
     server.errors.add("a handler threw", error.what());
   } catch (abi::__forced_unwind&) {
@@ -140,7 +188,6 @@ void serve_one(Server& server, TcpStream stream,
   stream.close();
   // relaxed: counted, and read after all connections were joined.
   if (server.core.draining()) server.drained.fetch_add(1, std::memory_order_relaxed);
-  server.gate.leave();
 }
 
 // Accepts until something ends that: OK for the drain and for a closed listener.
@@ -153,16 +200,18 @@ absl::Status accept_all(Server& server, TcpListener& listener, Scope& connection
     if (stream.ok()) {
       pause = kPauseMin;
       connections.spawn(
-          [&server, &handler, accepted = *std::move(stream)]() mutable {
-            serve_one(server, std::move(accepted), handler);
+          [&server, &handler, accepted = Connection(server, *std::move(stream))]() mutable {
+            accepted.served = true;
+            serve_one(server, accepted.stream, handler);
           },
           {.stack_size = options.stack_size});
       continue;
     }
     server.gate.leave();
     const absl::Status& status = stream.status();
-    if (status.code() == absl::StatusCode::kAborted || sched::is_interruption(status)) break;
-    server.errors.add("accepting", status.ToString());
+    const bool closed = status.code() == absl::StatusCode::kAborted && sched::errno_of(status) == 0;
+    if (closed || sched::is_interruption(status)) break;
+    server.errors.add("accepting", status);
     if (!sleep_for(pause).ok()) break;
     pause = std::min(2 * pause, kPauseMax);
   }

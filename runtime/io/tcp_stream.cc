@@ -121,15 +121,18 @@ absl::StatusOr<TcpStream> TcpStream::connect(std::string_view host_port) {
   TcpStream stream = adopt(fd);
   const int one = 1;
   os::system::setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &one, sizeof one);
-  Operation operation{.kind = Operation::Kind::kConnect,
-                      .buffer = const_cast<void*>(address->data()),
-                      .length = address->size()};
-  const int result = stream.socket_->perform(Socket::Side::kWriting, operation, sched::kCancel);
-  if (result >= 0) return stream;
-  if (io::was_cut_short(result)) {
+  while (true) {
+    Operation operation{.kind = Operation::Kind::kConnect,
+                        .buffer = const_cast<void*>(address->data()),
+                        .length = address->size()};
+    const int result = stream.socket_->perform(Socket::Side::kWriting, operation, sched::kCancel);
+    // EISCONN: an attempt that was broken off had succeeded all the same.
+    if (result >= 0 || result == -EISCONN) return stream;
+    if (!io::was_cut_short(result)) {
+      return sched::errno_status("connect to " + std::string(host_port), result);
+    }
     if (absl::Status status = sched::interrupted(); !status.ok()) return status;
   }
-  return sched::errno_status("connect to " + std::string(host_port), result);
 }
 
 absl::StatusOr<std::size_t> TcpStream::read(MutableBytes buffer) {

@@ -235,7 +235,7 @@ class ClaimWord {
   static std::uint64_t resumed(std::uint64_t bits) {
     return ((bits & ~std::uint64_t{7} & ~kWaitMask) |
             static_cast<std::uint64_t>(FiberState::kRunnable)) +
-           (std::uint64_t{1} << 32);
+           (std::uint64_t{base::planted(29) ? 0u : 1u} << 32);
   }
 
   Requested request_and_note(Request what, std::uint64_t noted) {
@@ -248,7 +248,7 @@ class ClaimWord {
         if (!view.in_ring()) {
           wanted = resumed(wanted);
           result.outcome = Outcome::kWoken;
-        } else if (!view.queued()) {
+        } else if (!view.queued() || base::planted(30)) {
           wanted |= kQueuedBit;
           result = {Outcome::kMessage, view.ring()};
         }

@@ -46,7 +46,7 @@ absl::Status check_options(const Options& options) {
   return validate_stack_bytes(options.stack_size);
 }
 
-std::size_t describe_owner(void* owner, char* text, std::size_t size) {
+std::size_t describe_stack_owner(void* owner, char* text, std::size_t size) {
   return describe(*static_cast<FiberBlock*>(owner), text, size);
 }
 
@@ -75,7 +75,7 @@ Core::Core(const Options& options, int workers, unsigned number)
 Core::~Core() {
   stop_workers();
   // relaxed: nobody else is left; a visitor is a thread that has not yet come out of ring().
-  while (visitors_.load(std::memory_order_acquire) != 0) base::spin_hint();
+  while (!base::planted(68) && visitors_.load(std::memory_order_acquire) != 0) base::spin_hint();
   workers_.clear();
   all_.orphan_subgroups();
   std::lock_guard hold(runtimes_lock);
@@ -121,13 +121,12 @@ absl::Status Core::start_workers() {
          {.name = "weft-" + std::to_string(worker->index()),
           .kind = options_.raw_clone ? os::ThreadKind::kRawClone : os::ThreadKind::kPlain}});
   }
-  install_overflow_report(&describe_owner);
+  install_overflow_report(&describe_stack_owner);
   if (int error = os::KernelThread::start_all(starts); error < 0) {
     uninstall_overflow_report();
-    for (auto& worker : workers_) worker.reset();
-    workers_.clear();
     return errno_status("starting the kernel threads of the workers", error);
   }
+  running_ = true;
   const auto count = static_cast<std::uint32_t>(workers_.size());
   // acquire: pairs with worker_started().
   for (std::uint32_t seen; (seen = started_count_.load(std::memory_order_acquire)) != count;) {
@@ -180,7 +179,7 @@ void Core::report_fallbacks() {
 }
 
 void Core::stop_workers() {
-  if (workers_.empty()) return;
+  if (!running_) return;  // a start that failed before there was a thread
   stopping_.store(true, std::memory_order_seq_cst);  // [sleep] then ring
   Ringer ringer{*this};
   idle_.ring_all(ringer);

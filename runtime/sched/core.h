@@ -154,6 +154,7 @@ class Core {
   FiberGroup root_;  // what others call detach
   std::vector<std::unique_ptr<Worker>> workers_;
   std::vector<absl::Status> started_;  // by worker; guarded by started_count_
+  bool running_ = false;               // the workers have threads, which must be joined
 
   alignas(64) base::Atomic<bool> draining_{false};
   base::Atomic<bool> stopping_{false};

@@ -49,8 +49,6 @@ void fiber_main(FiberBlock& fiber) {
   } else {
     run_closure(fiber);
   }
-  // And so the defaults are back for the others.
-  if (__builtin_expect(fiber.traits.keeps_fp_control(), 0)) save_fp_control(fiber);
 }
 
 }  // namespace
@@ -101,19 +99,6 @@ WEFT_AROUND_SWITCH Worker* switch_to_worker(FiberBlock& fiber, Worker& worker) {
 #endif
   happens_after(&fiber);
   return resumed_by;
-}
-
-void save_fp_control(FiberBlock& fiber) {
-  FiberFrame& frame = *fiber.frame;
-  asm volatile("stmxcsr %0\n\tfnstcw %1" : "=m"(frame.mxcsr), "=m"(frame.x87_control));
-  const std::uint32_t mxcsr = 0x1f80;
-  const std::uint16_t x87_control = 0x37f;
-  asm volatile("ldmxcsr %0\n\tfldcw %1" : : "m"(mxcsr), "m"(x87_control));
-}
-
-void restore_fp_control(FiberBlock& fiber) {
-  const FiberFrame& frame = *fiber.frame;
-  asm volatile("ldmxcsr %0\n\tfldcw %1" : : "m"(frame.mxcsr), "m"(frame.x87_control));
 }
 
 // ---- The current worker

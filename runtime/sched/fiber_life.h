@@ -61,14 +61,9 @@ inline bool has_its_own_stack(const FiberBlock& fiber) {
 // Ends an unstarted fiber, on its own stack or on a reaper's: its closure is destroyed uncalled.
 void refuse_fiber(FiberBlock& fiber, const absl::Status& error);
 
-// ---- The switch, with what sanitizers and preserve_fp_control need around it
+// ---- The switch, with what sanitizers need around it
 
 // Suspends `fiber` and returns the worker that resumed it. Call from: the fiber.
 WEFT_AROUND_SWITCH Worker* switch_to_worker(FiberBlock& fiber, Worker& worker);
-
-// For fibers with preserve_fp_control: keep their mxcsr and x87 control word, and put back the defaults
-// for everybody else; and the reverse.
-void save_fp_control(FiberBlock& fiber);
-void restore_fp_control(FiberBlock& fiber);
 
 }  // namespace weft::sched

@@ -47,12 +47,11 @@ ForeignWaiter& ForeignWaiter::of_this_thread() {
 }
 
 void ForeignWaiter::wait() {
-  // acquire [foreign]: sees what the waker did.
-  while (word.load(std::memory_order_acquire) == kWaiting) os::futex_wait(word, kWaiting);
+  while (!notified()) os::futex_wait(word, kWaiting);
 }
 
 void ForeignWaiter::notify() {
-  word.store(kNotified, std::memory_order_release);  // release [foreign]
+  set_notified();
   os::futex_wake(word, 1);
 }
 

@@ -24,7 +24,12 @@ struct ForeignWaiter {
 
   static constexpr std::uint32_t kWaiting = 0;
   static constexpr std::uint32_t kNotified = 1;
-  // [foreign] notify() stores with release what the waker did; wait() loads with acquire.
+
+  // The two without the futex: what a model calls.
+  bool notified() const { return word.load(std::memory_order_acquire) != kWaiting; }  // [foreign]
+  void set_notified() { word.store(kNotified, std::memory_order_release); }           // [foreign]
+
+  // [foreign] Stored with release after what the waker did; loaded with acquire.
   base::Atomic<std::uint32_t> word{kWaiting};
   ForeignWaiter* next = nullptr;  // in the pool, or in a batch of wakes
 };

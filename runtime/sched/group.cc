@@ -155,21 +155,39 @@ void Group::cancel(Interruption why) {
   batch.deliver();
 }
 
-void Group::cancel(Interruption why, WakeBatch& batch) {
-  const std::uint64_t state = word_.lock();
-  if (cover_.raise(why)) {
-    for (FiberBlock& fiber : fibers_) batch.request(fiber, kCancel);
-    if (maker_ != nullptr) batch.request(*maker_, kCancel);
-    for (Group& subgroup : subgroups_) subgroup.cancel(why, batch);
+template <class Visit>
+void Group::walk_down(Visit visit) {
+  Group* group = this;
+  Group* up = nullptr;
+  for (;;) {
+    group->way_back_ = {up, group->word_.lock()};
+    Group* next = visit(*group) ? group->subgroups_.front() : nullptr;
+    up = group;
+    while (next == nullptr) {
+      const WayBack back = group->way_back_;
+      if (group != this) next = decltype(subgroups_)::after(group);  // under the lock of back.up
+      group->word_.unlock(back.state);
+      if (group == this) return;
+      up = group = back.up;
+    }
+    group = next;
   }
-  word_.unlock(state);
+}
+
+void Group::cancel(Interruption why, WakeBatch& batch) {
+  walk_down([why, &batch](Group& group) {
+    if (!group.cover_.raise(why)) return false;
+    for (FiberBlock& fiber : group.fibers_) batch.request(fiber, kCancel);
+    if (group.maker_ != nullptr) batch.request(*group.maker_, kCancel);
+    return true;
+  });
 }
 
 void Group::request_all(Request what, WakeBatch& batch) {
-  const std::uint64_t state = word_.lock();
-  for (FiberBlock& fiber : fibers_) batch.request(fiber, what);
-  for (Group& subgroup : subgroups_) subgroup.request_all(what, batch);
-  word_.unlock(state);
+  walk_down([what, &batch](Group& group) {
+    for (FiberBlock& fiber : group.fibers_) batch.request(fiber, what);
+    return true;
+  });
 }
 
 std::size_t Group::size() {
@@ -179,17 +197,18 @@ std::size_t Group::size() {
   return count;
 }
 
-// One wait for the count to become 0; false when something asked for ended it early.
+// Waits for the count to become 0; false when something asked for ended the wait early.
 bool Group::wait_empty(unsigned accepts) {
-  const std::uint64_t state = word_.lock();
-  if (count_ == 0) {
-    word_.unlock(state);
-    return true;
+  while (true) {
+    const std::uint64_t state = word_.lock();
+    if (count_ == 0) {
+      word_.unlock(state);
+      return true;
+    }
+    WaitNode node;
+    // What was added meanwhile is waited for as well: the next look is under the lock again.
+    if (!wait(word_, state, node, accepts)) return false;
   }
-  WaitNode node;
-  // What was added meanwhile is waited for as well: the next look is under the lock again.
-  if (wait(word_, state, node, accepts)) return wait_empty(accepts);
-  return false;
 }
 
 void Group::wait_until_empty() { wait_empty(0); }

@@ -24,6 +24,55 @@ constexpr std::int64_t kDeafSleepNs = 10'000'000;
 
 std::uint64_t tag_of(Operation& operation) { return reinterpret_cast<std::uint64_t>(&operation); }
 
+os::system::Call call_of(Operation::Kind kind) {
+  using os::system::Call;
+  switch (kind) {
+    case Operation::Kind::kAccept:
+      return Call::kRingAccept;
+    case Operation::Kind::kConnect:
+      return Call::kRingConnect;
+    case Operation::Kind::kReceive:
+      return Call::kRingReceive;
+    case Operation::Kind::kSend:
+      return Call::kRingSend;
+  }
+  __builtin_unreachable();
+}
+
+// A test's fault in place of the request: completes with `error`, as the kernel would say it.
+void prepare_failure(io_uring_sqe* sqe, int error) {
+  constexpr std::uint32_t kInjectResult = 1;  // IORING_NOP_INJECT_RESULT, Linux 6.10
+  io_uring_prep_nop(sqe);
+  sqe->rw_flags = kInjectResult;
+  sqe->len = static_cast<std::uint32_t>(error);
+}
+
+void prepare_request(io_uring_sqe* sqe, const Operation& operation) {
+  unsigned length = operation.length;
+  if (__builtin_expect(os::system::internal::armed(), 0)) {
+    const os::system::Call call = call_of(operation.kind);
+    if (const int error = os::system::internal::fault(call)) return prepare_failure(sqe, error);
+    length = os::system::internal::shortened(call, length);
+  }
+  switch (operation.kind) {
+    case Operation::Kind::kAccept:
+      io_uring_prep_multishot_accept(sqe, operation.fd, nullptr, nullptr, SOCK_CLOEXEC);
+      break;
+    case Operation::Kind::kConnect:
+      io_uring_prep_connect(sqe, operation.fd, static_cast<sockaddr*>(operation.buffer),
+                            operation.length);
+      break;
+    case Operation::Kind::kReceive:
+      io_uring_prep_recv(sqe, operation.fd, operation.buffer, length, 0);
+      // A look at an empty socket costs more than it brings, unless the last one left something.
+      if (!operation.more_data) sqe->ioprio |= IORING_RECVSEND_POLL_FIRST;
+      break;
+    case Operation::Kind::kSend:
+      io_uring_prep_send(sqe, operation.fd, operation.buffer, length, MSG_NOSIGNAL | MSG_WAITALL);
+      break;
+  }
+}
+
 }  // namespace
 
 UringDriver::~UringDriver() {
@@ -54,24 +103,7 @@ void UringDriver::prepare(Operation& operation) {
 bool UringDriver::fill(Operation& operation) {
   io_uring_sqe* sqe = ring_.next_sqe();
   if (sqe == nullptr) return false;
-  switch (operation.kind) {
-    case Operation::Kind::kAccept:
-      io_uring_prep_multishot_accept(sqe, operation.fd, nullptr, nullptr, SOCK_CLOEXEC);
-      break;
-    case Operation::Kind::kConnect:
-      io_uring_prep_connect(sqe, operation.fd, static_cast<sockaddr*>(operation.buffer),
-                            operation.length);
-      break;
-    case Operation::Kind::kReceive:
-      io_uring_prep_recv(sqe, operation.fd, operation.buffer, operation.length, 0);
-      // A look at an empty socket costs more than it brings, unless the last one left something.
-      if (!operation.more_data) sqe->ioprio |= IORING_RECVSEND_POLL_FIRST;
-      break;
-    case Operation::Kind::kSend:
-      io_uring_prep_send(sqe, operation.fd, operation.buffer, operation.length,
-                         MSG_NOSIGNAL | MSG_WAITALL);
-      break;
-  }
+  prepare_request(sqe, operation);
   sqe->user_data = tag_of(operation);
   operation.position = ring_.position() - 1;
   operation.stage = Operation::Stage::kBatch;
@@ -123,7 +155,11 @@ bool UringDriver::fill_cancel(Operation& operation) {
 void UringDriver::fill_doorbell() {
   io_uring_sqe* sqe = ring_.next_sqe();
   if (sqe == nullptr) return;
-  io_uring_prep_poll_multishot(sqe, doorbell_, POLLIN);
+  if (const int error = os::system::internal::fault(os::system::Call::kRingPoll)) {
+    prepare_failure(sqe, error);
+  } else {
+    io_uring_prep_poll_multishot(sqe, doorbell_, POLLIN);
+  }
   sqe->user_data = kDoorbell;
   ++batch_size_;
   doorbell_armed_ = true;

@@ -43,7 +43,7 @@ void Worker::main() {
   absl::Status status;
   if (int error = driver->open(); error < 0) {
     status = errno_status(driver->failed_step(), error);
-  } else {
+  } else if (!base::planted(60)) {
     status = alternate.enter();
   }
   blocks_ = BlockCache::lease();
@@ -53,6 +53,7 @@ void Worker::main() {
   driver_ = std::move(driver);
   thread_state_ = reinterpret_cast<ThreadState*>(abi::__cxa_get_globals());
   errno_ = &errno;
+  fp_control_ = arch::read_fp_control();
   reserve_ = stacks_.acquire();
   if (status.ok() && reserve_ == nullptr) status = core_.stacks().shortage();
   const bool runs = status.ok();
@@ -85,12 +86,26 @@ void Worker::main() {
   const int error = *worker->errno_;
   worker->commit_ = commit;
   worker->commit_argument_ = argument;
-  if (__builtin_expect(fiber->traits.keeps_fp_control(), 0)) save_fp_control(*fiber);
+  worker->leave_fp_control(*fiber);
   worker = switch_to_worker(*fiber, *worker);
-  if (__builtin_expect(fiber->traits.keeps_fp_control(), 0)) restore_fp_control(*fiber);
+  if (__builtin_expect(fiber->traits.keeps_fp_control(), 0)) {
+    arch::load_fp_control(fiber->frame->fp_control);
+  }
   *worker->thread_state_ = state;
   *worker->errno_ = error;
   if (kChaos && commit != &commit_yield) stir();
+}
+
+// A fiber's own control words are kept, and everybody else's put back. What a fiber without its own changes,
+// whoever runs next would see: debug builds look.
+void Worker::leave_fp_control(FiberBlock& fiber) const {
+  if (__builtin_expect(fiber.traits.keeps_fp_control(), 0)) {
+    fiber.frame->fp_control = arch::read_fp_control();
+    arch::load_fp_control(fp_control_);
+  } else {
+    WEFT_DCHECK(arch::read_fp_control() == fp_control_,
+                "a fiber without preserve_fp_control changed a floating-point control word");
+  }
 }
 
 void Worker::commit_yield(Worker& worker, FiberBlock& fiber, void*) {
@@ -135,6 +150,7 @@ void Worker::commit_operation(Worker& worker, FiberBlock& fiber, void* operation
 Worker* Worker::end() {
   WorkerSection section;
   Worker* worker = current_worker();
+  worker->leave_fp_control(*worker->current_);
   worker->commit_ = &commit_exit;
   return worker;
 }

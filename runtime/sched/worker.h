@@ -24,6 +24,7 @@
 #include <memory>
 
 #include "arch/x86_64/cpu.h"
+#include "arch/x86_64/fp_control.h"
 #include "arch/x86_64/switch.h"
 #include "runtime/base/atomic.h"
 #include "runtime/base/inbox.h"
@@ -206,6 +207,7 @@ class Worker : private SwitchedStack {
   bool keep(FiberBlock& fiber);
   bool queues_empty() const;
   void begin_turn();
+  [[gnu::always_inline]] inline void leave_fp_control(FiberBlock& fiber) const;
   static void commit_yield(Worker& worker, FiberBlock& fiber, void*);
   static void commit_operation(Worker& worker, FiberBlock& fiber, void* operation);
   static void commit_exit(Worker& worker, FiberBlock& fiber, void*);
@@ -220,6 +222,7 @@ class Worker : private SwitchedStack {
   void* commit_argument_ = nullptr;
   ThreadState* thread_state_ = nullptr;  // of this kernel thread
   int* errno_ = nullptr;
+  arch::FpControl fp_control_;  // of who started the runtime: of all fibers without their own
 
   unsigned ran_ = 0;  // fibers in this turn
   unsigned slot_in_a_row_ = 0;
@@ -262,7 +265,7 @@ class Worker : private SwitchedStack {
   std::uint64_t seen_switches_ = 0;
 };
 
-#ifdef WEFT_MODEL
+#if defined(WEFT_MODEL) || defined(WEFT_RELACY)
 Worker* current_worker();  // in a model they are the model's own
 FiberBlock* current_fiber();
 #else

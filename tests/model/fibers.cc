@@ -251,8 +251,8 @@ void Core::send_message(FiberBlock& fiber, int worker) {
 
 ForeignWaiter& ForeignWaiter::of_this_thread() { return Fibers::current().foreign_waiter(); }
 void ForeignWaiter::wait() {
-  model::block_until([this] { return word.load(std::memory_order_acquire) == kNotified; });
+  model::block_until([this] { return notified(); });
 }
-void ForeignWaiter::notify() { word.store(kNotified, std::memory_order_release); }
+void ForeignWaiter::notify() { set_notified(); }
 
 }  // namespace weft::sched

@@ -20,7 +20,23 @@
 #include <string>
 #include <type_traits>
 
+#pragma push_macro("EINVAL")
+#pragma push_macro("ETIMEDOUT")
+#pragma push_macro("EBUSY")
+#pragma push_macro("EINTR")
+#pragma push_macro("EAGAIN")
+#pragma push_macro("EWOULDBLOCK")
+
 #include <relacy/relacy.hpp>
+
+#pragma pop_macro("EINVAL")
+#pragma pop_macro("ETIMEDOUT")
+#pragma pop_macro("EBUSY")
+#pragma pop_macro("EINTR")
+#pragma pop_macro("EAGAIN")
+#pragma pop_macro("EWOULDBLOCK")
+
+#include "tests/model/relacy_weaken.h"
 
 #undef new
 #undef delete
@@ -40,12 +56,29 @@
 
 namespace weft::relacy {
 
-// Where the code under test stands, for relacy's history.
-struct Place {
-  Place(std::memory_order standard_order, const char* file = __builtin_FILE(),  // NOLINT
+// Where the code under test stands, and with which order; weaker if that was asked for.
+class Place {
+ public:
+  Place(std::memory_order order, const char* file = __builtin_FILE(),  // NOLINT
         unsigned line = __builtin_LINE(), const char* function = __builtin_FUNCTION())
-      : order(from(standard_order)), info(function, file, line) {}
+      : info(function, file, line), written_(from(order)) {}
 
+  rl::memory_order order() const { return weaker(written_, Weakening::Role::kSuccess); }
+  // As the second order of a compare-exchange. Relacy wants it to be no stronger than the first.
+  rl::memory_order failure(const Place& success) const {
+    const rl::memory_order order = weaker(written_, Weakening::Role::kFailure);
+    return order == rl::mo_relaxed ? order : success.order_of_failure();
+  }
+  // What a failed compare-exchange has when only one order is written.
+  rl::memory_order order_of_failure() const {
+    const rl::memory_order success = order();
+    if (success == rl::mo_release) return rl::mo_relaxed;
+    return success == rl::mo_acq_rel ? rl::mo_acquire : success;
+  }
+
+  rl::debug_info info;
+
+ private:
   static rl::memory_order from(std::memory_order order) {
     switch (order) {
       case std::memory_order_relaxed:
@@ -63,14 +96,11 @@ struct Place {
     __builtin_unreachable();
   }
 
-  // What a failed compare-exchange has when only one order is written.
-  rl::memory_order order_of_failure() const {
-    if (order == rl::mo_release) return rl::mo_relaxed;
-    return order == rl::mo_acq_rel ? rl::mo_acquire : order;
+  rl::memory_order weaker(rl::memory_order order, Weakening::Role role) const {
+    return weakening.of(order, info.file_, info.line_, role);
   }
 
-  rl::memory_order order;
-  rl::debug_info info;
+  rl::memory_order written_;
 };
 
 template <class T>
@@ -82,36 +112,40 @@ class Atomic {
   Atomic() : value_(T()) {}
   Atomic(T value) : value_(value) {}  // NOLINT(google-explicit-constructor)
 
-  T load(Place place) const { return value_.load(place.order, place.info); }
-  void store(T value, Place place) { value_.store(value, place.order, place.info); }
-  T exchange(T value, Place place) { return value_.exchange(value, place.order, place.info); }
+  T load(Place place) const { return value_.load(place.order(), place.info); }
+  void store(T value, Place place) { value_.store(value, place.order(), place.info); }
+  T exchange(T value, Place place) { return value_.exchange(value, place.order(), place.info); }
 
   bool compare_exchange_strong(T& expected, T desired, Place success, Place failure) {
-    return value_.compare_exchange(rl::bool_t<false>(), expected, desired, success.order,
-                                   failure.order, success.info);
+    return value_.compare_exchange(rl::bool_t<false>(), expected, desired, success.order(),
+                                   failure.failure(success), success.info);
   }
   bool compare_exchange_strong(T& expected, T desired, Place place) {
-    return value_.compare_exchange(rl::bool_t<false>(), expected, desired, place.order,
+    return value_.compare_exchange(rl::bool_t<false>(), expected, desired, place.order(),
                                    place.order_of_failure(), place.info);
   }
   bool compare_exchange_weak(T& expected, T desired, Place success, Place failure) {
-    return value_.compare_exchange(rl::bool_t<true>(), expected, desired, success.order,
-                                   failure.order, success.info);
+    return value_.compare_exchange(rl::bool_t<true>(), expected, desired, success.order(),
+                                   failure.failure(success), success.info);
   }
   bool compare_exchange_weak(T& expected, T desired, Place place) {
-    return value_.compare_exchange(rl::bool_t<true>(), expected, desired, place.order,
+    return value_.compare_exchange(rl::bool_t<true>(), expected, desired, place.order(),
                                    place.order_of_failure(), place.info);
   }
 
   T fetch_add(Operand operand, Place place) {
-    return value_.fetch_add(operand, place.order, place.info);
+    return value_.fetch_add(operand, place.order(), place.info);
   }
   T fetch_sub(Operand operand, Place place) {
-    return value_.fetch_sub(operand, place.order, place.info);
+    return value_.fetch_sub(operand, place.order(), place.info);
   }
-  T fetch_or(T operand, Place place) { return value_.fetch_or(operand, place.order, place.info); }
-  T fetch_and(T operand, Place place) { return value_.fetch_and(operand, place.order, place.info); }
-  T fetch_xor(T operand, Place place) { return value_.fetch_xor(operand, place.order, place.info); }
+  T fetch_or(T operand, Place place) { return value_.fetch_or(operand, place.order(), place.info); }
+  T fetch_and(T operand, Place place) {
+    return value_.fetch_and(operand, place.order(), place.info);
+  }
+  T fetch_xor(T operand, Place place) {
+    return value_.fetch_xor(operand, place.order(), place.info);
+  }
 
  private:
   rl::atomic<T> value_;

@@ -5,17 +5,18 @@
 #include <array>
 #include <cstddef>
 #include <cstdint>
-#include <cstdlib>
-#include <iostream>
-#include <ostream>
 #include <string_view>
+#include <type_traits>
 
 #include <catch2/catch.hpp>
 
 #include "runtime/base/inbox.h"
+#include "runtime/base/injection_queue.h"
 #include "runtime/base/plant.h"
 #include "runtime/base/ready_queue.h"
 #include "runtime/base/spawn_deque.h"
+#include "runtime/base/spin_lock.h"
+#include "tests/model/relacy_explore.h"
 
 namespace weft::relacy {
 namespace {
@@ -59,7 +60,7 @@ using Ready = base::ReadyQueue<Element>;
 struct Case {
   std::size_t capacity;
   std::uint64_t start;
-  std::string_view owner;  // + pushes, - pops
+  std::string_view owner;  // + pushes, - pops, o pops the oldest
   int steals;              // by each thief
   unsigned max;
 };
@@ -67,6 +68,7 @@ struct Case {
 constexpr Case kLast{2, 0, "+-+-", 1, 2};                      // owner and thief want the same one
 constexpr Case kGrow{2, kJustBelowWrap, "++++--", 2, 3};       // the array moves under the thieves
 constexpr Case kReuse{2, kJustBelowWrap, "++-++-++--", 2, 1};  // slots are written again
+constexpr Case kOldest{2, 0, "++o+o-", 2, 2};                  // the owner takes as a thief does
 
 template <class Queue, const Case& kCase, int kThieves>
 class RunQueueTest : public rl::test_suite<RunQueueTest<Queue, kCase, kThieves>, kThieves + 1> {
@@ -90,7 +92,15 @@ class RunQueueTest : public rl::test_suite<RunQueueTest<Queue, kCase, kThieves>,
       const bool pushed = queue_.push(elements_.next());
       RL_ASSERT(pushed);
     } else {
-      elements_.take(queue_.pop());
+      elements_.take(action == 'o' ? oldest() : queue_.pop());
+    }
+  }
+
+  Element* oldest() {
+    if constexpr (std::is_same_v<Queue, Deque>) {
+      return queue_.pop_oldest();
+    } else {
+      return queue_.pop();  // which is the oldest
     }
   }
 
@@ -141,27 +151,68 @@ class InboxTest : public rl::test_suite<InboxTest, 3> {
   std::array<std::array<Element, 2>, 2> sent_;
 };
 
-// Returns whether nothing failed.
-template <class Test>
-bool explore(rl::scheduler_type_e search, rl::iteration_t iterations) {
-  if (const char* text = std::getenv("WEFT_SCHEDULES"))
-    iterations = std::strtoull(text, nullptr, 0);
-  std::ostream nowhere(nullptr);
-  rl::test_params params;
-  params.search_type = search;
-  params.context_bound = 2;
-  params.iteration_count = iterations;
-  params.progress_stream = &nowhere;
-  const bool good = rl::simulate<Test>(params);
-  std::cout << "iterations: " << params.stop_iteration << "\n";
-  return good;
-}
+class InjectionTest : public rl::test_suite<InjectionTest, 3> {
+ public:
+  void thread(unsigned index) {
+    if (index == 0) {
+      take();
+      take();
+    } else {
+      for (Element& element : sent_[index - 1]) {
+        element.payload(rl::debug_info()).store(1);
+        injection_.push(&element);
+      }
+    }
+  }
+
+  void after() {
+    take();
+    take();
+    RL_ASSERT(injection_.empty());
+    for (auto& elements : sent_) {
+      for (Element& element : elements) RL_ASSERT(element.times_taken == 1);
+    }
+  }
+
+ private:
+  void take() {
+    base::IntrusiveQueue<Element, &Element::link> share;
+    injection_.take(share, 2);
+    while (Element* element = share.pop()) {
+      RL_ASSERT(element->payload(rl::debug_info()).load() == 1);
+      RL_ASSERT(element->times_taken++ == 0);
+    }
+  }
+
+  base::InjectionQueue<Element, &Element::link> injection_;
+  std::array<std::array<Element, 2>, 2> sent_;
+};
+
+class SpinLockTest : public rl::test_suite<SpinLockTest, 2> {
+ public:
+  void thread(unsigned index) {
+    for (int i = 0; i < 2; ++i) {
+      if (index == 0) {
+        lock_.lock();
+      } else if (!lock_.try_lock()) {
+        continue;
+      }
+      guarded_(rl::debug_info()).store(i);
+      lock_.unlock();
+    }
+  }
+
+ private:
+  base::SpinLock lock_;
+  rl::var<int> guarded_{0};
+};
 
 template <class Queue>
 bool explore_run_queue(rl::iteration_t iterations) {
   return explore<RunQueueTest<Queue, kLast, 1>>(rl::sched_random, iterations) &&
          explore<RunQueueTest<Queue, kGrow, 2>>(rl::sched_random, iterations) &&
-         explore<RunQueueTest<Queue, kReuse, 2>>(rl::sched_random, iterations);
+         explore<RunQueueTest<Queue, kReuse, 2>>(rl::sched_random, iterations) &&
+         explore<RunQueueTest<Queue, kOldest, 2>>(rl::sched_random, iterations);
 }
 
 #ifndef WEFT_PLANT
@@ -180,11 +231,19 @@ TEST_CASE("inbox: hands over under weak memory", "[inbox][B3]") {
   REQUIRE(explore<InboxTest>(rl::sched_random, 200'000));
 }
 
+TEST_CASE("injection_queue: hands over under weak memory", "[injection_queue][B3]") {
+  REQUIRE(explore<InjectionTest>(rl::sched_random, 100'000));
+}
+
+TEST_CASE("spin_lock: hands over under weak memory", "[spin_lock][B11]") {
+  REQUIRE(explore<SpinLockTest>(rl::sched_random, 50'000));
+}
+
 #else
 
 TEST_CASE("run queues: the planted memory order is found", "[plant][B2]") {
   INFO("plant " << base::kPlant);
-  REQUIRE_FALSE((explore_run_queue<Deque>(100'000 / 6) && explore_run_queue<Ready>(100'000 / 6)));
+  REQUIRE_FALSE((explore_run_queue<Deque>(100'000 / 8) && explore_run_queue<Ready>(100'000 / 8)));
 }
 
 #endif
