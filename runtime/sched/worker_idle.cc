@@ -4,6 +4,7 @@
 #include <cstdint>
 
 #include "arch/x86_64/cpu.h"
+#include "runtime/base/plant.h"
 #include "runtime/os/clock.h"
 #include "runtime/sched/core.h"
 #include "runtime/sched/operation_wait.h"
@@ -31,7 +32,7 @@ void Worker::take_in(WakeBatch& batch) {
     events.note(Event::kTake, fiber->id);
     push_ready(*fiber);
   }
-  timers_.fire_due(now_ns_, batch);
+  timers_.fire_due(now_ns_, batch, std::max(ran_, kTimersPerTurn));
   while (FiberBlock* fiber = batch.take_ready()) {
     if (fiber->traits.pinned() && fiber->frame->pinned_to != this) {
       core_.send_ready(*fiber, fiber->frame->pinned_to->index_);
@@ -168,6 +169,7 @@ bool Worker::rescue() {
     other.seen_switches_ = switches;
     if (!stuck) continue;
     steal_into(other);
+    if constexpr (base::planted(41)) continue;
     // [slot] acq_rel: the fiber as its waker left it; the owner finds the slot empty.
     if (FiberBlock* fiber = other.next_slot_.exchange(nullptr, std::memory_order_acq_rel)) {
       events.note(Event::kRescue, fiber->id, i);
