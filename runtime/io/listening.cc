@@ -1,6 +1,7 @@
 #include "runtime/io/listening.h"
 
 #include <cerrno>
+#include <new>
 #include <utility>
 
 #include <fcntl.h>
@@ -34,7 +35,8 @@ bool is_passing(int error) {
 
 }  // namespace
 
-Listening::Listening(int fd) : fd_(fd), spare_fd_(open_spare()) {
+Listening::Listening(int fd) : fd_(fd) {
+  spare_fd_ = open_spare();  // last: nothing can throw any more
   operation_.fd = fd;
   operation_.completed = &on_completion;
 }
@@ -101,7 +103,7 @@ void Listening::arrived(int result, bool more, WakeBatch& batch) {
   if (!more) armed_ = false;
   if ((state & kClosing) != 0) {
     // Who waits now waits for the end of the operation, and not for a connection.
-    if (result >= 0) waiting_fds_.push_back(result);
+    if (result >= 0) keep(result);
     while (!armed_ && waiting.first() != nullptr) {
       if (WaitNode* closer = waiting.claim_first()) batch.add(*closer);
     }
@@ -124,9 +126,18 @@ void Listening::hand_over(int result, WaitList& waiting, WakeBatch& batch) {
     node->item = static_cast<std::uint64_t>(static_cast<std::int64_t>(result));
     batch.add(*node);
   } else if (result >= 0) {
-    waiting_fds_.push_back(result);
+    keep(result);
   } else if (result != kArmAgain) {
     error_ = result;
+  }
+}
+
+void Listening::keep(int fd) noexcept {
+  try {
+    waiting_fds_.push_back(fd);
+  } catch (const std::bad_alloc&) {
+    os::system::close(fd);
+    error_ = -ENOMEM;
   }
 }
 

@@ -27,30 +27,31 @@ Worker::Worker(Core& core, int index)
       shuffles_(core.options().shuffle_wakes && core.options().workers > 1),
       timers_(absl::ToInt64Nanoseconds(core.options().timer_slack)),
       stacks_(core.stacks()),
+      driver_(std::make_unique<UringDriver>()),
       core_(core),
       index_(index) {}
 
 Worker::~Worker() = default;
 
+absl::Status Worker::set_up(AlternateStack& alternate) {
+  auto& driver = static_cast<UringDriver&>(*driver_);
+  if (int error = driver.open(); error < 0) return errno_status(driver.failed_step(), error);
+  if (absl::Status status = alternate.enter(); !status.ok()) return status;
+  blocks_ = BlockCache::lease();
+  if (blocks_ == nullptr) {
+    return absl::ResourceExhaustedError("no memory for the control blocks of a worker");
+  }
+  reserve_ = stacks_.acquire();
+  return reserve_ != nullptr ? absl::OkStatus() : core_.stacks().shortage();
+}
+
 void Worker::main() {
   set_current_worker(this);
-  auto driver = std::make_unique<UringDriver>();
-  AlternateStack alternate;
-  absl::Status status;
-  if (int error = driver->open(); error < 0) {
-    status = errno_status(driver->failed_step(), error);
-  } else {
-    status = alternate.enter();
-  }
-  blocks_ = BlockCache::lease();
-  if (status.ok() && blocks_ == nullptr) {
-    status = absl::ResourceExhaustedError("no memory for the control blocks of a worker");
-  }
-  driver_ = std::move(driver);
   thread_state_ = reinterpret_cast<ThreadState*>(abi::__cxa_get_globals());
   errno_ = &errno;
-  reserve_ = stacks_.acquire();
-  if (status.ok() && reserve_ == nullptr) status = core_.stacks().shortage();
+  AlternateStack alternate;
+  absl::Status status =
+      status_or_bare(absl::StatusCode::kResourceExhausted, [&] { return set_up(alternate); });
   const bool runs = status.ok();
   if (runs && index_ == 0) blocks_->prewarm(core_.options().prewarm);
   core_.worker_started(index_, std::move(status));
