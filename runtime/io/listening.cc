@@ -8,6 +8,7 @@
 #include <poll.h>
 #include <sys/socket.h>
 
+#include "runtime/base/plant.h"
 #include "runtime/os/system.h"
 #include "runtime/sched/core.h"
 #include "runtime/sched/park.h"
@@ -109,7 +110,7 @@ void Listening::arrived(int result, bool more, WakeBatch& batch) {
     }
   } else {
     if (result >= 0 || !is_passing(result)) hand_over(result, waiting, batch);
-    if (!armed_) {
+    if (!armed_ && !base::planted(73)) {
       // The kernel may end a multishot for reasons of its own, or this worker may be at its end: so it is
       // armed again where somebody waits.
       if (waiting.first() != nullptr) hand_over(kArmAgain, waiting, batch);
@@ -136,6 +137,7 @@ void Listening::keep(int fd) noexcept {
   try {
     waiting_fds_.push_back(fd);
   } catch (const std::bad_alloc&) {
+    if constexpr (base::planted(76)) throw;
     os::system::close(fd);
     error_ = -ENOMEM;
   }

