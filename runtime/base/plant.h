@@ -36,6 +36,8 @@
 //  28  drop_handle           does not look under the lock whether all is done   [life]
 //  29  ClaimWord::resumed    does not move the epoch on: a late waker hits        [claim]
 //  30  ClaimWord::request    sends a second message while one is on its way       [claim]
+//  31  BlockCache::release   links no block to those that lie there: loses them   [remote]
+//  32  StackPool::shed       offers stacks again whose pages are yet to go        [trim]
 #pragma once
 
 namespace weft::base {

@@ -27,6 +27,15 @@ bool explore(rl::scheduler_type_e search, rl::iteration_t iterations) {
   return good;
 }
 
+// The random scheduler lets all threads take about as many steps: one that has few is through before
+// another one has come far. This one waits for a random time, of `steps_max` at most.
+inline void let_others_go_first(unsigned steps_max) {
+  Atomic<int> nothing{0};
+  for (unsigned steps = rl::rand(steps_max); steps > 0; --steps) {
+    nothing.store(0, std::memory_order_relaxed);
+  }
+}
+
 template <class Test>
 bool explore_randomly(rl::iteration_t iterations) {
   return explore<Test>(rl::sched_random, iterations);
