@@ -38,6 +38,8 @@
 //  30  ClaimWord::request    sends a second message while one is on its way       [claim]
 //  31  BlockCache::release   links no block to those that lie there: loses them   [remote]
 //  32  StackPool::shed       offers stacks again whose pages are yet to go        [trim]
+//  33  Timers::fire_due      fires outside of the lock: a disarmed timer, too     [timer]
+//  34  Timers::fire_due      does not say what is earliest now                    [timer]
 #pragma once
 
 namespace weft::base {

@@ -4,6 +4,8 @@
 #include <bit>
 #include <mutex>
 
+#include "runtime/base/plant.h"
+
 namespace weft::sched {
 
 void Timer::disarm() {
@@ -41,9 +43,11 @@ void Timers::fire_due(std::int64_t now_ns, WakeBatch& batch) {
   std::lock_guard hold(lock_);
   while (base::TimerNode* due = wheel_.pop_due(now_ns)) {
     auto& timer = static_cast<Timer&>(*due);
+    if constexpr (base::planted(33)) lock_.unlock();
     timer.fire(timer, now_ns, batch);
+    if constexpr (base::planted(33)) lock_.lock();
   }
-  publish();
+  if constexpr (!base::planted(34)) publish();
 }
 
 }  // namespace weft::sched
