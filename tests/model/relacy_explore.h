@@ -10,10 +10,10 @@
 namespace weft::relacy {
 
 // Returns whether nothing failed. WEFT_SCHEDULES says how many random interleavings to draw instead;
-// WEFT_SOAK draws ten times as many.
+// WEFT_SOAK draws five times as many.
 template <class Test>
 bool explore(rl::scheduler_type_e search, rl::iteration_t iterations) {
-  if (std::getenv("WEFT_SOAK") != nullptr) iterations *= 10;
+  if (std::getenv("WEFT_SOAK") != nullptr) iterations *= 5;
   if (const char* text = std::getenv("WEFT_SCHEDULES"))
     iterations = std::strtoull(text, nullptr, 0);
   std::ostream nowhere(nullptr);
