@@ -42,6 +42,24 @@ inline std::size_t mappings_in(const void* base, std::size_t bytes) {
   return count;
 }
 
+// The lines of /proc/self/smaps about the mapping that holds `address`; empty when there is none.
+inline std::string mapping_details(const void* address) {
+  std::FILE* file = std::fopen("/proc/self/smaps", "re");
+  if (file == nullptr) return {};
+  const auto wanted = reinterpret_cast<unsigned long>(address);
+  std::string details;
+  char line[512];
+  bool inside = false;
+  while (std::fgets(line, sizeof line, file) != nullptr) {
+    unsigned long low = 0;
+    unsigned long end = 0;
+    if (std::sscanf(line, "%lx-%lx ", &low, &end) == 2) inside = low <= wanted && wanted < end;
+    if (inside) details += line;
+  }
+  std::fclose(file);
+  return details;
+}
+
 // A field of /proc/self/status in KiB: "VmPTE:", "VmRSS:".
 inline std::size_t status_kib(const char* field) {
   std::FILE* file = std::fopen("/proc/self/status", "re");

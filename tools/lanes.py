@@ -37,6 +37,7 @@ class Lane:
     environment: dict = field(default_factory=dict)
     slowdown: int = 1  # how many times the time limits of the tests are extended
     sanitized: bool = False
+    rounds: int = 1  # each with a WEFT_SEED of its own, where there are several; soak lengthens nothing
 
 
 # Sanitized programs link against symbols that only the final program has (b_lundef). UBSan's check of
@@ -47,6 +48,7 @@ ASAN_ENVIRONMENT = {
     "ASAN_OPTIONS": "detect_stack_use_after_return=1:detect_leaks=1:halt_on_error=1",
     "UBSAN_OPTIONS": "halt_on_error=1:print_stacktrace=1",
 }
+CHAOS_ROUNDS = 32
 LANES = {
     # With debug information: some tests read it, by gdb or in the disassembly.
     "release": Lane("g++", ["-Doptimization=3", "-Ddebug=true", "-Db_ndebug=true"]),
@@ -55,6 +57,9 @@ LANES = {
                  ["-Doptimization=1", "-Ddebug=true", "-Db_sanitize=thread", "-Db_lundef=false"],
                  {"TSAN_OPTIONS": "halt_on_error=0:second_deadlock_stack=1"},
                  slowdown=4, sanitized=True),
+    # Where tests count turns they cannot hold: tests/lanes.tsv. Debug checks are on.
+    "chaos": Lane("g++", ["-Doptimization=3", "-Ddebug=true", "-Dchaos=true", "-Dexamples=disabled",
+                          "-Dbench=disabled"], rounds=CHAOS_ROUNDS),
     # The second compiler's AddressSanitizer runs in soak only.
     "asan-clang": Lane("clang++", ASAN_OPTIONS, ASAN_ENVIRONMENT, slowdown=4, sanitized=True),
     # Never built: its compile commands are what clang-tidy reads.
@@ -62,7 +67,7 @@ LANES = {
 }
 C_COMPILER = {"g++": "gcc", "clang++": "clang"}  # the peers of the benchmarks are in C
 TEST_LANES = ["release", "asan", "tsan"]
-SOAK_LANES = ["release", "asan-clang", "tsan"]
+SOAK_LANES = ["release", "chaos", "asan-clang", "tsan"]
 
 
 def folder(name):
@@ -160,11 +165,13 @@ def test(name, patterns, soak):
         outcome["failed"].append(("the build", [f"see above: build/{name}"]))
         return outcome
     lane, where = LANES[name], folder(name)
+    seeds = range(1, lane.rounds + 1) if lane.rounds > 1 else [None]  # None: each test chooses its own
+    long = soak and lane.rounds == 1
     known = {row["name"]: [suite.split(":")[-1] for suite in row["suite"]]
              for row in json.loads((where / "meson-info/intro-tests.json").read_text())}
     chosen = []
     for test_name, suites in known.items():
-        if not matches(test_name, patterns) or ("soak" in suites and not soak):
+        if not matches(test_name, patterns) or ("soak" in suites and not long):
             continue
         reason = next((why for pattern, why in left_out(name) if fnmatch.fnmatch(test_name, pattern)),
                       None)
@@ -175,13 +182,22 @@ def test(name, patterns, soak):
     if not chosen:
         return outcome
 
+    for seed in seeds:
+        environment = os.environ | lane.environment | ({"WEFT_SOAK": "1"} if long else {})
+        if seed is not None:
+            environment["WEFT_SEED"] = str(seed)
+        print(f"[{name}] {len(chosen)} tests{'' if seed is None else f', WEFT_SEED={seed}'}", flush=True)
+        run_tests(where, chosen, known, outcome, seed,
+                  [*runner(lane), "meson", "test", "-C", where, "--no-rebuild", "--print-errorlogs",
+                   "--timeout-multiplier", lane.slowdown * (30 if long else 1)], environment)
+    return outcome
+
+
+def run_tests(where, chosen, known, outcome, seed, command, environment):
+    """One round: runs the tests and adds to the outcome."""
     log = where / "meson-logs/testlog.json"
     log.unlink(missing_ok=True)
-    environment = os.environ | lane.environment | ({"WEFT_SOAK": "1"} if soak else {})
-    print(f"[{name}] {len(chosen)} tests", flush=True)
-    run([*runner(lane), "meson", "test", "-C", where, "--no-rebuild", "--print-errorlogs",
-         "--timeout-multiplier", lane.slowdown * (30 if soak else 1), *chosen], env=environment)
-
+    run([*command, *chosen], env=environment)
     seen = set()
     for line in log.read_text().splitlines() if log.exists() else []:
         row = json.loads(line)
@@ -189,12 +205,13 @@ def test(name, patterns, soak):
         test_name = row["name"] if row["name"] in known else row["name"].split(" / ", 1)[-1]
         seen.add(test_name)
         verdict, remarks = judge(row, "fallback" in known.get(test_name, []))
+        if seed is not None and verdict == "failed":
+            remarks = [f"WEFT_SEED={seed}", *remarks]
         outcome[verdict].append((test_name, remarks))
         if verdict == "passed" and remarks:
             outcome["partly"].append((test_name, remarks))
     outcome["failed"] += [(test_name, ["left no result"]) for test_name in chosen
                           if test_name not in seen]
-    return outcome
 
 
 def test_lanes(lanes, patterns, soak):

@@ -49,8 +49,7 @@ class IntrusiveList {
     T& operator*() const { return *at_; }
     T* operator->() const { return at_; }
     Iterator& operator++() {
-      T* next = (at_->*Node).next;
-      at_ = next == at_ ? nullptr : next;
+      at_ = after(at_);
       return *this;
     }
     Iterator operator++(int) {
@@ -108,6 +107,12 @@ class IntrusiveList {
       (first_->*Node).previous = element;
     }
     first_ = element;
+  }
+
+  // The next element, or null behind the last. Requires: `element` is in a list.
+  static T* after(const T* element) {
+    T* const next = (element->*Node).next;
+    return next == element ? nullptr : next;
   }
 
   // Null when the list is empty.

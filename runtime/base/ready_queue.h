@@ -168,6 +168,7 @@ class ReadyQueue {
     const Index head = head_.load(std::memory_order_acquire);
     if (tail - head == slots_.capacity() && !slots_.grow(head, tail)) return false;
     limit_ = head + slots_.capacity();
+    if constexpr (planted(43)) return true;
     store(tail, element);
     return true;
   }

@@ -9,10 +9,13 @@
 #include <algorithm>
 #include <array>
 #include <exception>
+#include <new>
 #include <string>
+#include <utility>
 
 #include <cxxabi.h>
 
+#include "runtime/base/plant.h"
 #include "runtime/os/clock.h"
 #include "runtime/sched/core.h"
 #include "runtime/sched/object_word.h"
@@ -75,6 +78,23 @@ class ErrorLog {
  public:
   explicit ErrorLog(sched::Core& core) : core_(core) {}
 
+  // A line for which there is no memory is left out, too.
+  void add(const char* what, const absl::Status& error) noexcept {
+    try {
+      add(what, error.ToString());
+    } catch (const std::bad_alloc&) {
+      omitted_.fetch_add(1, std::memory_order_relaxed);  // relaxed: a statistic
+    }
+  }
+  void add(const char* what, const char* error) noexcept {
+    try {
+      add(what, std::string(error));
+    } catch (const std::bad_alloc&) {
+      omitted_.fetch_add(1, std::memory_order_relaxed);  // relaxed: a statistic
+    }
+  }
+
+ private:
   void add(const char* what, const std::string& error) {
     const std::int64_t now = os::now_ns();
     std::int64_t next = next_ns_.load(std::memory_order_relaxed);  // relaxed: decided by the CAS
@@ -91,7 +111,6 @@ class ErrorLog {
     core_.log(LogLevel::kWarning, line);
   }
 
- private:
   sched::Core& core_;
   base::Atomic<std::int64_t> next_ns_{0};
   base::Atomic<std::uint64_t> omitted_{0};
@@ -106,9 +125,39 @@ struct Server {
   base::Atomic<std::uint64_t> drained{0};
 };
 
+// An accepted client and its place among max_connections, which is free again when this is gone: also when
+// the fiber that should have served it could not be made, or got no stack.
+class Connection {
+ public:
+  Connection(Server& server, TcpStream accepted) : stream(std::move(accepted)), server_(&server) {}
+  Connection(Connection&& other) noexcept
+      : stream(std::move(other.stream)),
+        served(other.served),
+        server_(std::exchange(other.server_, nullptr)) {}
+  Connection& operator=(Connection&&) = delete;
+  ~Connection() {
+    if (server_ == nullptr) return;
+    stream.close();
+    if (!served && !this_fiber::cancelled()) report_unserved();
+    if (served || !base::planted(77)) server_->gate.leave();
+  }
+
+  TcpStream stream;
+  bool served = false;
+
+ private:
+  void report_unserved() const noexcept {
+    const absl::Status why = server_->core.stacks().shortage();
+    if (why.ok()) return server_->errors.add("a connection got no fiber", "no memory");
+    server_->errors.add("a connection got no fiber", why);
+  }
+
+  Server* server_;
+};
+
 // Closing with unread bytes would send a reset, which can destroy a reply that is still on its way. So
 // our side ends first, and what the peer still says is read, for a moment.
-void end_gently(TcpStream& stream) {
+void end_gently(TcpStream& stream) try {
   if (stream.at_end() || this_fiber::cancelled() || !stream.shutdown_write().ok()) return;
   Timeout limit(kLinger);
   std::array<std::byte, 512> rest;
@@ -117,6 +166,8 @@ void end_gently(TcpStream& stream) {
     if (!n.ok() || *n == 0) return;
     total += *n;
   }
+} catch (const std::bad_alloc&) {
+  // no memory to say why it is over
 }
 
 // Whether an error is only the news that the peer, or a deadline, or the drain has ended the connection.
@@ -124,11 +175,11 @@ bool is_ordinary_end(const absl::Status& status) {
   return status.ok() || sched::is_interruption(status);
 }
 
-void serve_one(Server& server, TcpStream stream,
+void serve_one(Server& server, TcpStream& stream,
                const std::function<absl::Status(TcpStream&)>& handler) {
   try {
     const absl::Status status = handler(stream);
-    if (!is_ordinary_end(status)) server.errors.add("a connection ended", status.ToString());
+    if (!is_ordinary_end(status)) server.errors.add("a connection ended", status);
   } catch (const std::exception& error) {
     server.errors.add("a handler threw", error.what());
   } catch (abi::__forced_unwind&) {
@@ -140,7 +191,15 @@ void serve_one(Server& server, TcpStream stream,
   stream.close();
   // relaxed: counted, and read after all connections were joined.
   if (server.core.draining()) server.drained.fetch_add(1, std::memory_order_relaxed);
-  server.gate.leave();
+}
+
+// Not even without memory is a server at its end: it pauses, as without descriptors.
+absl::StatusOr<TcpStream> accept_one(TcpListener& listener) {
+  try {
+    return listener.accept();
+  } catch (const std::bad_alloc&) {
+    return absl::Status(absl::StatusCode::kResourceExhausted, "");
+  }
 }
 
 // Accepts until something ends that: OK for the drain and for a closed listener.
@@ -149,20 +208,22 @@ absl::Status accept_all(Server& server, TcpListener& listener, Scope& connection
                         const ServeOptions& options) {
   absl::Duration pause = kPauseMin;
   while (server.gate.enter()) {
-    absl::StatusOr<TcpStream> stream = listener.accept();
+    absl::StatusOr<TcpStream> stream = accept_one(listener);
     if (stream.ok()) {
       pause = kPauseMin;
       connections.spawn(
-          [&server, &handler, accepted = *std::move(stream)]() mutable {
-            serve_one(server, std::move(accepted), handler);
+          [&server, &handler, accepted = Connection(server, *std::move(stream))]() mutable {
+            accepted.served = true;
+            serve_one(server, accepted.stream, handler);
           },
           {.stack_size = options.stack_size});
       continue;
     }
     server.gate.leave();
     const absl::Status& status = stream.status();
-    if (status.code() == absl::StatusCode::kAborted || sched::is_interruption(status)) break;
-    server.errors.add("accepting", status.ToString());
+    const bool closed = status.code() == absl::StatusCode::kAborted && sched::errno_of(status) == 0;
+    if (closed || sched::is_interruption(status)) break;
+    server.errors.add("accepting", status);
     if (!sleep_for(pause).ok()) break;
     pause = std::min(2 * pause, kPauseMax);
   }

@@ -5,6 +5,7 @@
 #include <algorithm>
 #include <cerrno>
 #include <limits>
+#include <new>
 
 #include <netinet/in.h>
 #include <netinet/tcp.h>
@@ -109,7 +110,14 @@ TcpStream::TcpStream(TcpStream&&) noexcept = default;
 TcpStream& TcpStream::operator=(TcpStream&&) noexcept = default;
 TcpStream::~TcpStream() = default;
 
-TcpStream TcpStream::adopt(int fd) { return TcpStream(std::make_unique<Socket>(fd)); }
+TcpStream TcpStream::adopt(int fd) {
+  std::unique_ptr<Socket> socket(new (std::nothrow) Socket(fd));
+  if (socket == nullptr) {
+    os::system::close(fd);
+    throw std::bad_alloc();
+  }
+  return TcpStream(std::move(socket));
+}
 
 absl::StatusOr<TcpStream> TcpStream::connect(std::string_view host_port) {
   if (sched::current_fiber() == nullptr) return no_fiber("connect");
@@ -121,15 +129,18 @@ absl::StatusOr<TcpStream> TcpStream::connect(std::string_view host_port) {
   TcpStream stream = adopt(fd);
   const int one = 1;
   os::system::setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &one, sizeof one);
-  Operation operation{.kind = Operation::Kind::kConnect,
-                      .buffer = const_cast<void*>(address->data()),
-                      .length = address->size()};
-  const int result = stream.socket_->perform(Socket::Side::kWriting, operation, sched::kCancel);
-  if (result >= 0) return stream;
-  if (io::was_cut_short(result)) {
+  while (true) {
+    Operation operation{.kind = Operation::Kind::kConnect,
+                        .buffer = const_cast<void*>(address->data()),
+                        .length = address->size()};
+    const int result = stream.socket_->perform(Socket::Side::kWriting, operation, sched::kCancel);
+    // EISCONN: an attempt that was broken off had succeeded all the same.
+    if (result >= 0 || result == -EISCONN) return stream;
+    if (!io::was_cut_short(result)) {
+      return sched::errno_status("connect to " + std::string(host_port), result);
+    }
     if (absl::Status status = sched::interrupted(); !status.ok()) return status;
   }
-  return sched::errno_status("connect to " + std::string(host_port), result);
 }
 
 absl::StatusOr<std::size_t> TcpStream::read(MutableBytes buffer) {

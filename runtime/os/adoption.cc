@@ -21,6 +21,7 @@
 #include "arch/x86_64/adopt.h"
 #include "arch/x86_64/syscall.h"
 #include "arch/x86_64/uninstrumented.h"
+#include "runtime/base/plant.h"
 #include "runtime/os/futex.h"
 #include "runtime/os/system.h"
 
@@ -65,9 +66,9 @@ constexpr unsigned kRseqBytesMin = 32;
 constexpr unsigned kRseqSignature = 0x53053053;
 constexpr int kRseqCpuUnavailable = -2;
 
-constexpr unsigned long kCloneFlags = CLONE_VM | CLONE_FS | CLONE_FILES | CLONE_SIGHAND |
-                                      CLONE_THREAD | CLONE_SYSVSEM | CLONE_IO | CLONE_SETTLS |
-                                      CLONE_PARENT_SETTID | CLONE_CHILD_CLEARTID;
+constexpr unsigned long kCloneFlags =
+    CLONE_VM | CLONE_FS | CLONE_FILES | CLONE_SIGHAND | CLONE_THREAD | CLONE_SYSVSEM | CLONE_IO |
+    CLONE_SETTLS | (base::planted(63) ? 0 : CLONE_PARENT_SETTID) | CLONE_CHILD_CLEARTID;
 
 WEFT_UNINSTRUMENTED void read_credentials(Credentials& to) {
   unsigned* const uids = reinterpret_cast<unsigned*>(&to.uids);
@@ -148,7 +149,7 @@ void register_again(const Registrations& found) {
     arch::syscall(SYS_sigaltstack, &found.signal_stack, nullptr);
   }
 #if __has_include(<sys/rseq.h>)
-  if (__rseq_size == 0) return;  // libc does not use it
+  if (__rseq_size == 0 || base::planted(64)) return;  // libc does not use it
   auto* area = static_cast<char*>(arch::thread_control_block()) + __rseq_offset;
   if (system::rseq(area, std::max(__rseq_size, kRseqBytesMin), kRseqSignature) < 0) {
     // Else sched_getcpu() would for ever name the old thread's last CPU; so libc asks the kernel.
@@ -200,7 +201,8 @@ Adoption adopt_current_thread(Handover& handover, void* boot_stack_top) {
     read_credentials(mine);
     if (!same(mine, move.of_old_thread)) adoption.outcome = Adoption::Outcome::kStale;
   }
-  arch::syscall(SYS_rt_sigprocmask, SIG_SETMASK, &mask, nullptr, sizeof mask);
+  if constexpr (!base::planted(65))
+    arch::syscall(SYS_rt_sigprocmask, SIG_SETMASK, &mask, nullptr, sizeof mask);
   return adoption;
 }
 

@@ -21,6 +21,7 @@
 
 #include "runtime/base/check.h"
 #include "runtime/os/futex.h"
+#include "runtime/os/memory.h"
 #include "runtime/os/system.h"
 
 // Of the leak sanitizer, which knows an adopted thread by its old id only and so would not find
@@ -33,7 +34,6 @@ extern "C" {  // NOLINTBEGIN(bugprone-reserved-identifier, readability-identifie
 namespace weft::os {
 namespace {
 
-constexpr std::size_t kPageBytes = 4096;
 constexpr std::size_t kGuardBytes = kPageBytes;
 constexpr std::size_t kStackBytesMin = 64 << 10;
 // Where the doubling ends: a static TLS that does not fit here means something else.

@@ -8,6 +8,7 @@
 
 #include "arch/x86_64/cpu.h"
 #include "arch/x86_64/syscall.h"
+#include "runtime/base/plant.h"
 #include "runtime/os/system.h"
 
 namespace weft::os {
@@ -47,7 +48,7 @@ int Ring::open(const RingOptions& options) {
   result = system::internal::fault(system::Call::kIoUringRegister);
   if (result == 0) result = io_uring_register_ring_fd(&ring_);
   if (result >= 0) {
-    io_uring_ring_dontfork(&ring_);
+    if constexpr (!base::planted(67)) io_uring_ring_dontfork(&ring_);
     failed_step_ = "io_uring_enter";  // a seccomp profile may allow the set-up and refuse this
     result = round_trip();
   }

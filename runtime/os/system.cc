@@ -28,6 +28,7 @@ struct Fault {
 };
 
 Fault faults[static_cast<unsigned>(Call::kCount)];
+std::atomic<FaultPlan*> plan_armed{nullptr};
 
 Fault& fault_of(Call call) { return faults[static_cast<unsigned>(call)]; }
 
@@ -43,6 +44,8 @@ long make(Call call, long number, int advice, A... arguments) {
 namespace internal {
 
 int consult(Call call, int advice) {
+  // acquire: the plan as arm_plan() found it.
+  if (FaultPlan* plan = plan_armed.load(std::memory_order_acquire)) return plan->fault(call);
   // relaxed: the counters publish nothing; a test arms before it starts the threads that call.
   Fault& fault = fault_of(call);
   const int wanted = fault.advice.load(std::memory_order_relaxed);
@@ -53,7 +56,17 @@ int consult(Call call, int advice) {
   return hit ? -fault.error.load(std::memory_order_relaxed) : 0;
 }
 
+unsigned shortened(Call call, unsigned bytes) {
+  FaultPlan* plan = plan_armed.load(std::memory_order_acquire);  // acquire: as in consult()
+  return plan == nullptr ? bytes : plan->transfer(call, bytes);
+}
+
 }  // namespace internal
+
+void arm_plan(FaultPlan& plan) {
+  plan_armed.store(&plan, std::memory_order_release);  // release: pairs with consult()
+  internal::faults_armed.store(true, std::memory_order_release);
+}
 
 void arm_fault(Call call, unsigned nth, int error, unsigned repeat, int advice) {
   // relaxed: as in consult().
@@ -68,6 +81,7 @@ void arm_fault(Call call, unsigned nth, int error, unsigned repeat, int advice) 
 
 void disarm_faults() {
   internal::faults_armed.store(false, std::memory_order_relaxed);  // relaxed: as in consult()
+  plan_armed.store(nullptr, std::memory_order_relaxed);
   for (Fault& fault : faults) {
     fault.seen.store(0, std::memory_order_relaxed);
     fault.first.store(~0u, std::memory_order_relaxed);
@@ -124,7 +138,12 @@ int rseq(void* area, unsigned bytes, unsigned signature) {
 int eventfd(unsigned value, int flags) {
   return static_cast<int>(make(Call::kEventfd, SYS_eventfd2, -1, value, flags));
 }
-int close(int fd) { return static_cast<int>(make(Call::kClose, SYS_close, -1, fd)); }
+// Linux gives the number free before anything can fail, and so does a fault.
+int close(int fd) {
+  const auto result = static_cast<int>(arch::syscall(SYS_close, fd));
+  const int error = internal::fault(Call::kClose);
+  return error != 0 ? error : result;
+}
 int socket(int domain, int type, int protocol) {
   return static_cast<int>(make(Call::kSocket, SYS_socket, -1, domain, type, protocol));
 }
@@ -142,9 +161,12 @@ int shutdown(int fd, int how) {
   return static_cast<int>(make(Call::kShutdown, SYS_shutdown, -1, fd, how));
 }
 long send(int fd, const void* bytes, std::size_t length, int flags) {
+  if (internal::armed()) length = internal::shortened(Call::kSend, static_cast<unsigned>(length));
   return make(Call::kSend, SYS_sendto, -1, fd, bytes, length, flags, nullptr, 0);
 }
 long receive(int fd, void* bytes, std::size_t length, int flags) {
+  if (internal::armed())
+    length = internal::shortened(Call::kReceive, static_cast<unsigned>(length));
   return make(Call::kReceive, SYS_recvfrom, -1, fd, bytes, length, flags, nullptr, nullptr);
 }
 int accept(int fd, int flags) {

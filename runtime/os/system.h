@@ -25,11 +25,13 @@ enum class Call : std::uint8_t {
   kMmap, kMunmap, kMprotect, kMadvise, kClone, kIoUringSetup, kIoUringRegister, kIoUringEnter,
   kEventfd, kSocket, kBind, kListen, kSetsockopt, kAccept, kShutdown, kClose, kSend,
   kReceive, kOpen, kMunlock, kPrctl, kSigaltstack, kGetRobustList, kRseq, kPoll,
+  // Operations that a ring is given, by what they are: the fault is decided when one is prepared.
+  kRingAccept, kRingConnect, kRingReceive, kRingSend, kRingPoll,
   kCount,
 };
 // clang-format on
 
-// ---- The seam. For tests only; one fault may be armed at a time, by any thread.
+// ---- The seam. For tests only: one fault of each kind, or a plan; by any thread.
 
 // Fails call number `nth` (counted from 0, over all threads, from now on) of kind `call` with `error`
 // and the `repeat - 1` calls of that kind after it. Only calls that `advice` matches count where it is
@@ -39,14 +41,27 @@ void disarm_faults();
 // How many calls of that kind were made since the last arm_fault or disarm_faults.
 unsigned calls_seen(Call call);
 
+// Decides about every call, from any thread, in the place of the faults above.
+class FaultPlan {
+ public:
+  virtual ~FaultPlan() = default;
+  // The negative errno to return, or 0 to make the call.
+  virtual int fault(Call call) = 0;
+  // How many of the bytes to ask for in this send or receive, at least one: a short one is made.
+  virtual unsigned transfer(Call, unsigned bytes) { return bytes; }
+};
+// Requires: the plan lives until disarm_faults() and until the threads that may be in it have ended.
+void arm_plan(FaultPlan& plan);
+
 namespace internal {
 extern std::atomic<bool> faults_armed;
+// relaxed: a test arms its fault before it starts the threads that must see it.
+inline bool armed() { return faults_armed.load(std::memory_order_relaxed); }
 // The negative errno to return, or 0 to make the call.
 int consult(Call call, int advice);
-inline int fault(Call call, int advice = -1) {
-  // relaxed: a test arms its fault before it starts the threads that must see it.
-  return faults_armed.load(std::memory_order_relaxed) ? consult(call, advice) : 0;
-}
+inline int fault(Call call, int advice = -1) { return armed() ? consult(call, advice) : 0; }
+// How many bytes a send or receive asks for while a fault is armed.
+unsigned shortened(Call call, unsigned bytes);
 }  // namespace internal
 
 // ---- Memory

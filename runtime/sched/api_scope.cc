@@ -76,7 +76,7 @@ FiberGroup::FiberGroup(Lexical, ScopeOptions options, Site) {
   apply_timeout(*group, options.timeout);
 }
 
-FiberGroup::~FiberGroup() noexcept(false) {
+FiberGroup::~FiberGroup() {
   if (sched::is_exiting()) return;
   sched::Group& group = group_in(state_);
   if (group.size() != 0) {
@@ -84,9 +84,10 @@ FiberGroup::~FiberGroup() noexcept(false) {
     group.wait_until_empty();
   }
   group.leave_tree();
-  const std::exception_ptr lost = group.take_unseen_exception();
+  const std::exception_ptr unseen = group.take_unseen_exception();
   group.~Group();
-  if (lost != nullptr) std::rethrow_exception(lost);
+  // Out of a destructor, and so to std::terminate, whose handler can say which exception it is.
+  if (unseen != nullptr) std::rethrow_exception(unseen);
 }
 
 internal::Prepared FiberGroup::prepare(const internal::FiberCode& code, const SpawnOptions& options,
@@ -97,7 +98,9 @@ internal::Prepared FiberGroup::prepare(const internal::FiberCode& code, const Sp
   if (group.core() == nullptr) return {nullptr, nullptr};
   sched::FiberBlock* fiber = sched::new_fiber(group, code, options, site);
   if (__builtin_expect(fiber == nullptr, 0)) {
-    group.record_unmade(absl::ResourceExhaustedError("spawn: no memory for a control block"));
+    group.record_unmade(sched::status_or_bare(absl::StatusCode::kResourceExhausted, [] {
+      return absl::ResourceExhaustedError("spawn: no memory for a control block");
+    }));
     return {nullptr, nullptr};
   }
   return {fiber, sched::fiber_storage(*fiber)};

@@ -7,9 +7,11 @@
 #include <span>
 
 #include <pthread.h>
+#include <sys/uio.h>
 #include <unistd.h>
 
 #include "runtime/base/check.h"
+#include "runtime/base/plant.h"
 #include "runtime/base/spin_lock.h"
 #include "runtime/os/cpus.h"
 #include "runtime/os/futex.h"
@@ -45,7 +47,7 @@ absl::Status check_options(const Options& options) {
   return validate_stack_bytes(options.stack_size);
 }
 
-std::size_t describe_owner(void* owner, char* text, std::size_t size) {
+std::size_t describe_stack_owner(void* owner, char* text, std::size_t size) {
   return describe(*static_cast<FiberBlock*>(owner), text, size);
 }
 
@@ -74,7 +76,7 @@ Core::Core(const Options& options, int workers, unsigned number)
 Core::~Core() {
   stop_workers();
   // relaxed: nobody else is left; a visitor is a thread that has not yet come out of ring().
-  while (visitors_.load(std::memory_order_acquire) != 0) base::spin_hint();
+  while (!base::planted(68) && visitors_.load(std::memory_order_acquire) != 0) base::spin_hint();
   workers_.clear();
   all_.orphan_subgroups();
   std::lock_guard hold(runtimes_lock);
@@ -120,13 +122,12 @@ absl::Status Core::start_workers() {
          {.name = "weft-" + std::to_string(worker->index()),
           .kind = options_.raw_clone ? os::ThreadKind::kRawClone : os::ThreadKind::kPlain}});
   }
-  install_overflow_report(&describe_owner);
+  install_overflow_report(&describe_stack_owner);
   if (int error = os::KernelThread::start_all(starts); error < 0) {
     uninstall_overflow_report();
-    for (auto& worker : workers_) worker.reset();
-    workers_.clear();
     return errno_status("starting the kernel threads of the workers", error);
   }
+  running_ = true;
   const auto count = static_cast<std::uint32_t>(workers_.size());
   // acquire: pairs with worker_started().
   for (std::uint32_t seen; (seen = started_count_.load(std::memory_order_acquire)) != count;) {
@@ -179,7 +180,7 @@ void Core::report_fallbacks() {
 }
 
 void Core::stop_workers() {
-  if (workers_.empty()) return;
+  if (!running_) return;  // a start that failed before there was a thread
   stopping_.store(true, std::memory_order_seq_cst);  // [sleep] then ring
   Ringer ringer{*this};
   idle_.ring_all(ringer);
@@ -187,19 +188,32 @@ void Core::stop_workers() {
   uninstall_overflow_report();
 }
 
-void Core::Ringer::ring(int worker) { core.worker(worker).driver().ring_doorbell(); }
+void Core::Ringer::ring(int worker) {
+  core.events().note(Event::kRing, 0, worker);
+  core.worker(worker).driver().ring_doorbell();
+}
+
+// The caller's log.
+EventLog& Core::events() {
+  if constexpr (!kEvents) return outside_events_;
+  Worker* worker = current_worker();
+  return worker != nullptr && &worker->core() == this ? worker->events : outside_events_;
+}
 
 // ---- Making runnable from outside
 
 void Core::inject(FiberBlock& fiber) {
   const Visit visit(*this);
+  events().note(Event::kInject, fiber.id);
   injection_.push(&fiber);
+  if constexpr (base::planted(42)) return;
   Ringer ringer{*this};
   idle_.rung(ringer);
 }
 
 void Core::send_ready(FiberBlock& fiber, int worker) {
   const Visit visit(*this);
+  events().note(Event::kSend, fiber.id, worker);
   this->worker(worker).push_ready_inbox(fiber);
   Ringer ringer{*this};
   idle_.reach(ringer, worker);
@@ -265,8 +279,11 @@ void log(const Core* core, LogLevel level, std::string_view text) {
   if (core != nullptr && core->options().log) {
     core->options().log(level, text);
   } else if (level != LogLevel::kInfo) {
-    const std::string line = "weft: " + std::string(text) + "\n";
-    if (write(STDERR_FILENO, line.data(), line.size()) < 0) return;  // nobody left to tell
+    // In one call, so that lines stay whole, and without memory of its own.
+    char prefix[] = "weft: ", newline[] = "\n";
+    const iovec parts[] = {
+        {prefix, sizeof prefix - 1}, {const_cast<char*>(text.data()), text.size()}, {newline, 1}};
+    if (writev(STDERR_FILENO, parts, std::size(parts)) < 0) return;  // nobody left to tell
   }
 }
 
@@ -300,6 +317,15 @@ std::string Core::dump_fibers() {
     text += describe(fiber) + ": " + state + "\n";
   });
   return text;
+}
+
+std::string Core::dump_events() const {
+  std::vector<EventRecord> all = outside_events_.last();
+  for (const auto& worker : workers_) {
+    const std::vector<EventRecord> one = worker->events.last();
+    all.insert(all.end(), one.begin(), one.end());
+  }
+  return print_events(std::move(all));
 }
 
 Metrics Core::metrics() const {

@@ -25,6 +25,7 @@
 
 #include "runtime/base/atomic.h"
 #include "runtime/base/injection_queue.h"
+#include "runtime/sched/event_log.h"
 #include "runtime/sched/fiber.h"
 #include "runtime/sched/group.h"
 #include "runtime/sched/idle.h"
@@ -116,6 +117,9 @@ class Core {
 
   void log(LogLevel level, std::string_view text) const;
   std::string dump_fibers();
+  // What the workers did last; empty in builds that do not note it (event_log.h).
+  // Call from: any thread. Takes no lock.
+  std::string dump_events() const;
   Metrics metrics() const;
 
   // The host that rings on behalf of threads without a worker.
@@ -137,6 +141,7 @@ class Core {
   static Core* at(unsigned number);
   absl::Status start_workers();
   void report_fallbacks();
+  EventLog& events();
   void stop_workers();
 
   const Options options_;
@@ -149,6 +154,7 @@ class Core {
   FiberGroup root_;  // what others call detach
   std::vector<std::unique_ptr<Worker>> workers_;
   std::vector<absl::Status> started_;  // by worker; guarded by started_count_
+  bool running_ = false;               // the workers have threads, which must be joined
 
   alignas(64) base::Atomic<bool> draining_{false};
   base::Atomic<bool> stopping_{false};
@@ -159,6 +165,7 @@ class Core {
   // See Visit: the workers, and their doorbells, stay while there is one.
   alignas(64) base::Atomic<std::uint32_t> visitors_{0};
   alignas(64) base::Atomic<std::uint64_t> spawned_outside_{0};
+  [[no_unique_address]] EventLog outside_events_{-1};  // of threads that are no worker
   base::Atomic<std::uint32_t> end_word_{0};  // changes with every end while the runtime drains
 };
 

@@ -15,6 +15,7 @@
 #include <cstddef>
 #include <cstdint>
 
+#include "arch/x86_64/fp_control.h"
 #include "runtime/base/atomic.h"
 #include "runtime/base/intrusive_list.h"
 #include "runtime/sched/claim_word.h"
@@ -116,8 +117,7 @@ struct FiberFrame {
   std::uint32_t ends_on_drain = 0;  // how many EndOnDrain live
   bool on_reserve = false;          // the stack is the worker's reserve
   Refusal refusal = Refusal::kNone;
-  std::uint16_t x87_control = 0x37f;  // these two with keeps_fp_control: the psABI's initial values
-  std::uint32_t mxcsr = 0x1f80;
+  arch::FpControl fp_control;  // with keeps_fp_control: while the fiber is away
   void* asan_fake_stack = nullptr;
   void* tsan_fiber = nullptr;
 };

@@ -23,6 +23,13 @@ void end_with_error(FiberBlock& fiber, const absl::Status* error) {
   seal(fiber, Ending::kReturned);
 }
 
+// There was no memory to keep an exception in: that much is said of it.
+void end_without_exception(FiberBlock& fiber) {
+  const absl::Status error(absl::StatusCode::kResourceExhausted, "");
+  fiber.code->fail(fiber_storage(fiber), absl::Status(error));
+  end_with_error(fiber, &error);
+}
+
 void run_closure(FiberBlock& fiber) {
   std::shared_ptr<ChildException> thrown;
   try {
@@ -31,26 +38,36 @@ void run_closure(FiberBlock& fiber) {
   } catch (abi::__forced_unwind&) {
     throw;  // pthread_exit and pthread_cancel must not stop here
   } catch (...) {
-    thrown = std::make_shared<ChildException>();
-    thrown->pointer = std::current_exception();
+    try {
+      thrown = std::make_shared<ChildException>();
+      thrown->pointer = std::current_exception();
+    } catch (const std::bad_alloc&) {
+      return end_without_exception(fiber);
+    }
   }
   ::new (fiber_storage(fiber)) std::shared_ptr<ChildException>(thrown);
   fiber.group->record(fiber, nullptr, std::move(thrown));
   seal(fiber, Ending::kThrew);
 }
 
+absl::Status why_refused(FiberBlock& fiber) {
+  if (fiber.frame->refusal == Refusal::kNoStack) {
+    return status_or_bare(absl::StatusCode::kResourceExhausted,
+                          [&] { return fiber.group->core()->stacks().shortage(); });
+  }
+  return status_or_bare(absl::StatusCode::kInvalidArgument, [&] {
+    return validate_stack_bytes(BlockCache::extras_of(&fiber)->stack_bytes);
+  });
+}
+
 void fiber_main(FiberBlock& fiber) {
   if (fiber.frame->refusal != Refusal::kNone) {
-    refuse_fiber(fiber, fiber.frame->refusal == Refusal::kNoStack
-                            ? fiber.group->core()->stacks().shortage()
-                            : validate_stack_bytes(BlockCache::extras_of(&fiber)->stack_bytes));
+    refuse_fiber(fiber, why_refused(fiber));
   } else if (fiber.claim.asked(kCancel)) {
     refuse_fiber(fiber, status_of(report_interruption(fiber)));
   } else {
     run_closure(fiber);
   }
-  // And so the defaults are back for the others.
-  if (__builtin_expect(fiber.traits.keeps_fp_control(), 0)) save_fp_control(fiber);
 }
 
 }  // namespace
@@ -101,19 +118,6 @@ WEFT_AROUND_SWITCH Worker* switch_to_worker(FiberBlock& fiber, Worker& worker) {
 #endif
   happens_after(&fiber);
   return resumed_by;
-}
-
-void save_fp_control(FiberBlock& fiber) {
-  FiberFrame& frame = *fiber.frame;
-  asm volatile("stmxcsr %0\n\tfnstcw %1" : "=m"(frame.mxcsr), "=m"(frame.x87_control));
-  const std::uint32_t mxcsr = 0x1f80;
-  const std::uint16_t x87_control = 0x37f;
-  asm volatile("ldmxcsr %0\n\tfldcw %1" : : "m"(mxcsr), "m"(x87_control));
-}
-
-void restore_fp_control(FiberBlock& fiber) {
-  const FiberFrame& frame = *fiber.frame;
-  asm volatile("ldmxcsr %0\n\tfldcw %1" : : "m"(frame.mxcsr), "m"(frame.x87_control));
 }
 
 // ---- The current worker

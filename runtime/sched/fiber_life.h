@@ -48,17 +48,22 @@ inline Stack* unbind_stack(FiberBlock& fiber) {
   return stack;
 }
 
+// Whether the fiber's stack is its own and nobody else's: the record of the stack, the frame at its top and
+// the saved registers all have to say so. Checked at every switch in builds with debug checks.
+// Call from: the worker, on its own stack.
+inline bool has_its_own_stack(const FiberBlock& fiber) {
+  const FiberFrame& frame = *fiber.frame;
+  const auto* rsp = static_cast<const std::byte*>(fiber.rsp);
+  return frame.fiber == &fiber && frame.stack->owner == &fiber && rsp >= frame.stack->low &&
+         rsp < frame.stack->top;
+}
+
 // Ends an unstarted fiber, on its own stack or on a reaper's: its closure is destroyed uncalled.
 void refuse_fiber(FiberBlock& fiber, const absl::Status& error);
 
-// ---- The switch, with what sanitizers and preserve_fp_control need around it
+// ---- The switch, with what sanitizers need around it
 
 // Suspends `fiber` and returns the worker that resumed it. Call from: the fiber.
 WEFT_AROUND_SWITCH Worker* switch_to_worker(FiberBlock& fiber, Worker& worker);
-
-// For fibers with preserve_fp_control: keep their mxcsr and x87 control word, and put back the defaults
-// for everybody else; and the reverse.
-void save_fp_control(FiberBlock& fiber);
-void restore_fp_control(FiberBlock& fiber);
 
 }  // namespace weft::sched

@@ -60,8 +60,8 @@ class Group {
   // Takes the group out of its parent and its fiber's levels: nobody cancels it from here on.
   // Requires: no fiber is left. Call from: the maker of a scope; any thread for other groups.
   void leave_tree();
-  // What nobody has joined for. An exception is returned, for the destructor of the public type to throw;
-  // while the stack unwinds it is logged instead. An error is logged.
+  // What nobody has joined for. An exception is returned, for the destructor of the public type to end the
+  // process with; while the stack unwinds it is logged instead. An error is logged.
   std::exception_ptr take_unseen_exception();
 
   // Makes this a Scope: cancellation also covers the waits of the calling fiber.
@@ -82,10 +82,10 @@ class Group {
   // Notes that a child ended with an error or an exception, and cancels the others if that is the rule.
   // Call from: the child, on its own stack, before ended().
   void record(FiberBlock& fiber, const absl::Status* error,
-              std::shared_ptr<ChildException> exception);
+              std::shared_ptr<ChildException> exception) noexcept;
 
   // Notes that a child could not even be made. Call from: spawn.
-  void record_unmade(const absl::Status& error);
+  void record_unmade(const absl::Status& error) noexcept;
 
   // Lets a child go. The last touch by it. Call from: the commit step of its exit.
   void ended(FiberBlock& fiber, WakeBatch& batch) {
@@ -127,7 +127,11 @@ class Group {
  private:
   struct Errors;
 
-  void keep_error(absl::Status error);
+  // Calls visit(group) for this group and all below it, each under its own lock and the locks of those above
+  // it. What visit() answers is whether to go on below.
+  template <class Visit>
+  void walk_down(Visit visit);
+  void keep(absl::Status error, std::shared_ptr<ChildException> exception);
   void attach(Group& subgroup);
   void detach(Group& subgroup);
   bool wait_empty(unsigned accepts);
@@ -142,6 +146,11 @@ class Group {
   std::size_t count_ = 0;
   base::IntrusiveList<FiberBlock, &FiberBlock::group_node> fibers_;
   base::IntrusiveList<Group, &Group::tree_node> subgroups_;
+  // How walk_down() gets back from here: a tree may be deeper than the walker's stack.
+  struct WayBack {
+    Group* up;
+    std::uint64_t state;  // what unlocks this group
+  } way_back_;
   FiberBlock* maker_ = nullptr;  // the covered fiber; null again when the scope is being left
 
   Level cover_;  // raised when the group is cancelled; entered by cover() only
@@ -152,6 +161,8 @@ class Group {
   };
   Deadline deadline_{*this};
   std::unique_ptr<Errors> errors_;
+  // Something ended with an error or an exception, and there was no memory for errors_.
+  absl::StatusCode unkept_ = absl::StatusCode::kOk;
 };
 
 }  // namespace weft::sched

@@ -173,6 +173,7 @@ class Idle {
           slots_[worker].word.compare_exchange_strong(seen, role, std::memory_order_seq_cst)) {
         sleepers_.fetch_sub(1, std::memory_order_seq_cst);
         host.ring(worker);
+        if constexpr (base::planted(47)) continue;
         return true;
       }
     }

@@ -37,7 +37,7 @@ constexpr std::size_t kOutermost = 8;
 
 // [report] Written while no handler of ours is installed for the first time, then constant while one is.
 std::array<struct sigaction, kSignals.size()> former_actions;
-base::Atomic<DescribeOwner> describe_owner{nullptr};
+base::Atomic<DescribeOwner> owner_describer{nullptr};
 unsigned installed = 0;
 
 // ---- The backtrace
@@ -98,7 +98,7 @@ void report(const void* touched, const ucontext_t& context) {
   char who[512] = "a fiber";
   if (ours) {
     // acquire: [report] the function's own data; pairs with install_overflow_report().
-    const DescribeOwner describe = describe_owner.load(std::memory_order_acquire);
+    const DescribeOwner describe = owner_describer.load(std::memory_order_acquire);
     void* const owner = place->record->owner;
     if (describe != nullptr && owner != nullptr) {
       who[std::min(describe(owner, who, sizeof who), sizeof who - 1)] = '\0';
@@ -181,7 +181,7 @@ void uninstall_for(std::size_t index) {
 
 void install_overflow_report(DescribeOwner describe) {
   // release: [report] what the function reads; pairs with report().
-  describe_owner.store(describe, std::memory_order_release);
+  owner_describer.store(describe, std::memory_order_release);
   if (installed++ > 0) return;
   // The first use of backtrace_symbols_fd loads a library, which a handler must not do.
   void* here = nullptr;

@@ -7,6 +7,7 @@
 #include <unistd.h>
 
 #include "runtime/base/atomic.h"
+#include "runtime/base/plant.h"
 #include "runtime/os/clock.h"
 #include "runtime/sched/core.h"
 #include "runtime/sched/fiber_life.h"
@@ -22,7 +23,7 @@ base::Atomic<bool> exiting{false};
 
 // The child has one thread, the one that called fork, and no worker whatever that thread was.
 void after_fork_in_child() {
-  set_current_worker(nullptr);
+  if constexpr (!base::planted(66)) set_current_worker(nullptr);
   forked_child.store(true, std::memory_order_relaxed);  // relaxed: there is no other thread
 }
 

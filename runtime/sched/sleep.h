@@ -19,6 +19,7 @@ absl::Status report_interrupted(FiberBlock& self);
 // What every cancellation point begins with: OK, unless the calling fiber was asked to end.
 // Call from: any thread; OK on one that is no fiber.
 inline absl::Status interrupted() {
+  Worker::stir();
   FiberBlock* self = current_fiber();
   if (__builtin_expect(self == nullptr || !self->claim.asked(kCancel), 1)) return absl::OkStatus();
   return report_interrupted(*self);

@@ -16,6 +16,8 @@
 
 #include "runtime/base/atomic.h"
 #include "runtime/base/check.h"
+#include "runtime/base/plant.h"
+#include "runtime/os/system.h"
 #include "runtime/sched/stack_registry.h"
 
 #if WEFT_ASAN
@@ -57,8 +59,8 @@ std::string advice_for(Step step) {
       absl::StrCat("raise the sysctl vm.max_map_count (now ", os::map_count_limit(), ")");
   switch (step) {
     case Step::kMap:
-      return absl::StrCat("look at RLIMIT_AS, RLIMIT_MEMLOCK and vm.overcommit_memory, or ",
-                          sysctl);
+      return absl::StrCat(
+          "look at RLIMIT_AS, RLIMIT_DATA, RLIMIT_MEMLOCK and vm.overcommit_memory, or ", sysctl);
     case Step::kAdviseGuard:
       return "no memory for page tables: look at the memory limit of the process's cgroup";
     case Step::kProtectGuard:
@@ -152,6 +154,12 @@ bool StackArena::destroy(StackArena* arena) {
   return true;
 }
 
+void StackArena::abandon(StackArena* arena) {
+  os::release_pages(arena->region_.base, arena->region_.bytes);
+  unregister_arena(arena->registry_number_);
+  delete arena;  // its guards stay in the budget: they exist
+}
+
 bool StackArena::guard(std::byte* at, std::size_t bytes, StackShortage& why) {
   if (protected_guards_ == 0) {
     const int error = os::advise_guard(region_, at, bytes);
@@ -175,7 +183,7 @@ std::optional<std::uint32_t> StackArena::take(StackShortage& why) {
     while (cold_bits_[cold_hint_] == 0) ++cold_hint_;
     std::uint64_t& word = cold_bits_[cold_hint_];
     const auto bit = static_cast<std::uint32_t>(std::countr_zero(word));
-    word &= word - 1;
+    if constexpr (!base::planted(69)) word &= word - 1;
     --cold_;
     return cold_hint_ * 64 + bit;
   }
@@ -206,6 +214,8 @@ void StackArena::release_pages(std::uint32_t slot) {
   const std::size_t guard = guard_bytes(bytes);
   // Refused only where somebody locked the memory; then it stays, and the slot is used again as it is.
   os::release_pages(slot_base(slot) + guard, bytes - guard);
+  constexpr int kGuardRemove = 103;  // MADV_GUARD_REMOVE
+  if constexpr (base::planted(61)) os::system::madvise(slot_base(slot), guard, kGuardRemove);
 }
 
 void StackArena::put_cold(std::uint32_t slot) {

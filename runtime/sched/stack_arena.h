@@ -49,6 +49,9 @@ class StackArena {
   // False, and the arena lives on, when the kernel refuses: to unmap the middle of a merged mapping
   // takes one mapping more, and there may be none left.
   static bool destroy(StackArena* arena);
+  // For one that the kernel would not let go when its pool ends: the pages are given back, the addresses
+  // and the guards stay with the process.
+  static void abandon(StackArena* arena);
 
   // Takes a cold slot, or a fresh one and guards it.
   std::optional<std::uint32_t> take(StackShortage& why);

@@ -13,6 +13,7 @@
 #include <cstddef>
 #include <cstdint>
 
+#include "runtime/base/plant.h"
 #include "runtime/base/sanitizer.h"
 #include "runtime/sched/stack.h"
 #include "runtime/sched/stack_pool.h"
@@ -31,7 +32,7 @@ class StackCache {
   Stack* acquire(std::size_t bytes = 0) {
     Stack* stack = list_;
     if (__builtin_expect(stack != nullptr, 1) && (bytes == 0 || bytes == default_bytes_)) {
-      list_ = stack->next;
+      if constexpr (!base::planted(45)) list_ = stack->next;
       --count_;
     } else {
       stack = acquire_slow(bytes);

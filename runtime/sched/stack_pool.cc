@@ -64,7 +64,7 @@ StackPool::~StackPool() {
     WEFT_CHECK(each.out == 0, "a stack pool ends while stacks are in use");
     while (StackArena* arena = each.first) {
       detach(each, arena);
-      WEFT_CHECK(StackArena::destroy(arena), "the kernel refused to unmap a stack arena");
+      if (!StackArena::destroy(arena)) StackArena::abandon(arena);
     }
   }
 }
@@ -141,7 +141,7 @@ Stack* StackPool::make(Class& of, unsigned size_class, Lock& lock) {
   StackArena* arena = nullptr;
   std::optional<std::uint32_t> slot;
   for (int attempt = 0; attempt < 2 && !slot; ++attempt) {
-    if (attempt > 0) reclaim(lock);
+    if (attempt > 0 && !base::planted(62)) reclaim(lock);
     arena = arena_with_room(of, size_class, why);
     if (arena != nullptr) slot = arena->take(why);
   }

@@ -10,6 +10,7 @@ namespace weft::sched {
 
 void Timer::disarm() {
   if (home == nullptr) return;
+  if constexpr (base::planted(46)) return;
   home->locked([this](Timers& timers) { timers.remove(*this); });
   home = nullptr;
 }
@@ -38,14 +39,17 @@ void Timers::arm_outside(Timer& timer, std::int64_t deadline_ns, std::int64_t no
   earliest_.exchange(wheel_.earliest(), std::memory_order_seq_cst);
 }
 
-void Timers::fire_due(std::int64_t now_ns, WakeBatch& batch) {
+void Timers::fire_due(std::int64_t now_ns, WakeBatch& batch, unsigned most) {
   if (earliest() > now_ns) return;
   std::lock_guard hold(lock_);
-  while (base::TimerNode* due = wheel_.pop_due(now_ns)) {
+  for (; most > 0; --most) {
+    base::TimerNode* due = wheel_.pop_due(now_ns);
+    if (due == nullptr) break;
     auto& timer = static_cast<Timer&>(*due);
     if constexpr (base::planted(33)) lock_.unlock();
     timer.fire(timer, now_ns, batch);
     if constexpr (base::planted(33)) lock_.lock();
+    if constexpr (base::planted(44)) timer.fire(timer, now_ns, batch);
   }
   if constexpr (!base::planted(34)) publish();
 }

@@ -59,8 +59,8 @@ class Timers {
     lock_.unlock();
   }
 
-  // Fires what is due. Call from: any worker.
-  void fire_due(std::int64_t now_ns, WakeBatch& batch);
+  // Fires what is due, the oldest first, at most `most` of it. Call from: any worker.
+  void fire_due(std::int64_t now_ns, WakeBatch& batch, unsigned most = ~0u);
 
   // The earliest deadline, kNever when none is armed; a hint unless the caller is the owner.
   std::int64_t earliest() const {

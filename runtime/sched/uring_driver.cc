@@ -9,6 +9,7 @@
 
 #include "arch/x86_64/syscall.h"
 #include "runtime/base/check.h"
+#include "runtime/base/plant.h"
 #include "runtime/os/system.h"
 #include "runtime/sched/wake_batch.h"
 
@@ -23,36 +24,36 @@ constexpr std::int64_t kDeafSleepNs = 10'000'000;
 
 std::uint64_t tag_of(Operation& operation) { return reinterpret_cast<std::uint64_t>(&operation); }
 
-}  // namespace
-
-UringDriver::~UringDriver() {
-  WEFT_DCHECK(in_flight_ == 0, "a worker ends while operations are in the kernel");
-  ring_.close();
-  if (doorbell_ >= 0) os::system::close(doorbell_);
-}
-
-int UringDriver::open(const os::RingOptions& options) {
-  failed_step_ = "eventfd";
-  doorbell_ = os::system::eventfd(0, EFD_NONBLOCK | EFD_CLOEXEC);
-  if (doorbell_ < 0) return doorbell_;
-  const int result = ring_.open(options);
-  failed_step_ = ring_.failed_step();
-  if (result == 0) fill_doorbell();
-  return result;
-}
-
-void UringDriver::prepare(Operation& operation) {
-  ++in_flight_;
-  operation.cancel_wanted = false;
-  if (!backlog_.empty() || !fill(operation)) {
-    operation.stage = Operation::Stage::kBacklog;
-    backlog_.push(&operation);
+os::system::Call call_of(Operation::Kind kind) {
+  using os::system::Call;
+  switch (kind) {
+    case Operation::Kind::kAccept:
+      return Call::kRingAccept;
+    case Operation::Kind::kConnect:
+      return Call::kRingConnect;
+    case Operation::Kind::kReceive:
+      return Call::kRingReceive;
+    case Operation::Kind::kSend:
+      return Call::kRingSend;
   }
+  __builtin_unreachable();
 }
 
-bool UringDriver::fill(Operation& operation) {
-  io_uring_sqe* sqe = ring_.next_sqe();
-  if (sqe == nullptr) return false;
+// A test's fault in place of the request: completes with `error`, as the kernel would say it.
+void prepare_failure(io_uring_sqe* sqe, int error) {
+  constexpr std::uint32_t kInjectResult = 1;  // IORING_NOP_INJECT_RESULT, Linux 6.10
+  io_uring_prep_nop(sqe);
+  sqe->rw_flags = kInjectResult;
+  sqe->len = static_cast<std::uint32_t>(error);
+}
+
+void prepare_request(io_uring_sqe* sqe, const Operation& operation) {
+  unsigned length = operation.length;
+  if (__builtin_expect(os::system::internal::armed(), 0)) {
+    const os::system::Call call = call_of(operation.kind);
+    if (const int error = os::system::internal::fault(call)) return prepare_failure(sqe, error);
+    length = os::system::internal::shortened(call, length);
+  }
   switch (operation.kind) {
     case Operation::Kind::kAccept:
       io_uring_prep_multishot_accept(sqe, operation.fd, nullptr, nullptr, SOCK_CLOEXEC);
@@ -62,15 +63,48 @@ bool UringDriver::fill(Operation& operation) {
                             operation.length);
       break;
     case Operation::Kind::kReceive:
-      io_uring_prep_recv(sqe, operation.fd, operation.buffer, operation.length, 0);
+      io_uring_prep_recv(sqe, operation.fd, operation.buffer, length, 0);
       // A look at an empty socket costs more than it brings, unless the last one left something.
       if (!operation.more_data) sqe->ioprio |= IORING_RECVSEND_POLL_FIRST;
       break;
     case Operation::Kind::kSend:
-      io_uring_prep_send(sqe, operation.fd, operation.buffer, operation.length,
-                         MSG_NOSIGNAL | MSG_WAITALL);
+      io_uring_prep_send(sqe, operation.fd, operation.buffer, length, MSG_NOSIGNAL | MSG_WAITALL);
       break;
   }
+}
+
+}  // namespace
+
+UringDriver::~UringDriver() {
+  WEFT_DCHECK(in_flight_ == 0, "a worker ends while operations are in the kernel");
+  ring_.close();
+  if (doorbell_ >= 0 && !base::planted(49)) os::system::close(doorbell_);
+}
+
+int UringDriver::open(const os::RingOptions& options) {
+  failed_step_ = "eventfd";
+  doorbell_ = os::system::eventfd(0, EFD_NONBLOCK | EFD_CLOEXEC);
+  if (doorbell_ < 0) return doorbell_;
+  const int result = ring_.open(options);
+  failed_step_ = ring_.failed_step();
+  if (base::planted(70) && result != 0) doorbell_ = -1;
+  if (result == 0) fill_doorbell();
+  return result;
+}
+
+void UringDriver::prepare(Operation& operation) {
+  ++in_flight_;
+  operation.cancel_wanted = false;
+  if ((!backlog_.empty() && !base::planted(79)) || !fill(operation)) {
+    operation.stage = Operation::Stage::kBacklog;
+    backlog_.push(&operation);
+  }
+}
+
+bool UringDriver::fill(Operation& operation) {
+  io_uring_sqe* sqe = ring_.next_sqe();
+  if (sqe == nullptr) return false;
+  prepare_request(sqe, operation);
   sqe->user_data = tag_of(operation);
   operation.position = ring_.position() - 1;
   operation.stage = Operation::Stage::kBatch;
@@ -122,7 +156,11 @@ bool UringDriver::fill_cancel(Operation& operation) {
 void UringDriver::fill_doorbell() {
   io_uring_sqe* sqe = ring_.next_sqe();
   if (sqe == nullptr) return;
-  io_uring_prep_poll_multishot(sqe, doorbell_, POLLIN);
+  if (const int error = os::system::internal::fault(os::system::Call::kRingPoll)) {
+    prepare_failure(sqe, error);
+  } else {
+    io_uring_prep_poll_multishot(sqe, doorbell_, POLLIN);
+  }
   sqe->user_data = kDoorbell;
   ++batch_size_;
   doorbell_armed_ = true;
@@ -191,7 +229,7 @@ void UringDriver::complete(const io_uring_cqe& completion, WakeBatch& batch) {
     operation.completed(operation, completion.res, more, batch);
     return;
   }
-  operation.result = completion.res;
+  operation.result = base::planted(75) ? std::max(completion.res, 0) : completion.res;
   operation.more_data = (completion.flags & IORING_CQE_F_SOCK_NONEMPTY) != 0;
   FiberBlock& fiber = *operation.fiber;
   // the last touch: from here on the fiber may run and the operation be gone

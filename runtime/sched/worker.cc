@@ -5,6 +5,8 @@
 
 #include <cxxabi.h>
 
+#include "runtime/base/check.h"
+#include "runtime/base/plant.h"
 #include "runtime/os/clock.h"
 #include "runtime/sched/core.h"
 #include "runtime/sched/ending.h"
@@ -23,34 +25,40 @@ constexpr std::uint64_t kOldestFirstCycles = 2'500'000;  // about 1 ms
 }  // namespace
 
 Worker::Worker(Core& core, int index)
-    : alone_(core.options().workers == 1),
+    : events(index),
+      chaos_(index),
+      alone_(core.options().workers == 1),
       shuffles_(core.options().shuffle_wakes && core.options().workers > 1),
       timers_(absl::ToInt64Nanoseconds(core.options().timer_slack)),
       stacks_(core.stacks()),
+      driver_(std::make_unique<UringDriver>()),
       core_(core),
       index_(index) {}
 
 Worker::~Worker() = default;
 
-void Worker::main() {
-  set_current_worker(this);
-  auto driver = std::make_unique<UringDriver>();
-  AlternateStack alternate;
-  absl::Status status;
-  if (int error = driver->open(); error < 0) {
-    status = errno_status(driver->failed_step(), error);
-  } else {
-    status = alternate.enter();
+absl::Status Worker::set_up(AlternateStack& alternate) {
+  auto& driver = static_cast<UringDriver&>(*driver_);
+  if (int error = driver.open(); error < 0) return errno_status(driver.failed_step(), error);
+  if (!base::planted(60)) {
+    if (absl::Status status = alternate.enter(); !status.ok()) return status;
   }
   blocks_ = BlockCache::lease();
-  if (status.ok() && blocks_ == nullptr) {
-    status = absl::ResourceExhaustedError("no memory for the control blocks of a worker");
+  if (blocks_ == nullptr) {
+    return absl::ResourceExhaustedError("no memory for the control blocks of a worker");
   }
-  driver_ = std::move(driver);
+  reserve_ = stacks_.acquire();
+  return reserve_ != nullptr ? absl::OkStatus() : core_.stacks().shortage();
+}
+
+void Worker::main() {
+  set_current_worker(this);
   thread_state_ = reinterpret_cast<ThreadState*>(abi::__cxa_get_globals());
   errno_ = &errno;
-  reserve_ = stacks_.acquire();
-  if (status.ok() && reserve_ == nullptr) status = core_.stacks().shortage();
+  fp_control_ = arch::read_fp_control();
+  AlternateStack alternate;
+  absl::Status status =
+      status_or_bare(absl::StatusCode::kResourceExhausted, [&] { return set_up(alternate); });
   const bool runs = status.ok();
   if (runs && index_ == 0) blocks_->prewarm(core_.options().prewarm);
   core_.worker_started(index_, std::move(status));
@@ -81,27 +89,46 @@ void Worker::main() {
   const int error = *worker->errno_;
   worker->commit_ = commit;
   worker->commit_argument_ = argument;
-  if (__builtin_expect(fiber->traits.keeps_fp_control(), 0)) save_fp_control(*fiber);
+  worker->leave_fp_control(*fiber);
   worker = switch_to_worker(*fiber, *worker);
-  if (__builtin_expect(fiber->traits.keeps_fp_control(), 0)) restore_fp_control(*fiber);
+  if (__builtin_expect(fiber->traits.keeps_fp_control(), 0)) {
+    arch::load_fp_control(fiber->frame->fp_control);
+  }
   *worker->thread_state_ = state;
   *worker->errno_ = error;
+  if (kChaos && commit != &commit_yield) stir();
+}
+
+// A fiber's own control words are kept, and everybody else's put back. What a fiber without its own changes,
+// whoever runs next would see: debug builds look.
+void Worker::leave_fp_control(FiberBlock& fiber) const {
+  if (__builtin_expect(fiber.traits.keeps_fp_control(), 0)) {
+    fiber.frame->fp_control = arch::read_fp_control();
+    arch::load_fp_control(fp_control_);
+  } else {
+    WEFT_DCHECK(arch::read_fp_control() == fp_control_,
+                "a fiber without preserve_fp_control changed a floating-point control word");
+  }
 }
 
 void Worker::commit_yield(Worker& worker, FiberBlock& fiber, void*) {
   happens_before(&fiber.frame);
+  if (kChaos && worker.scatter(fiber)) return;
+  if (base::planted(48) && fiber.id % 8 == 0) return worker.make_ready(fiber);
   worker.push_ready(fiber);
 }
 
 void Worker::yield() { leave(&commit_yield, nullptr); }
 
 void Worker::maybe_yield() {
+  stir();
   WorkerSection section;
   Worker* worker = current_worker();
   if (arch::cycles() - worker->turn_began_cycles_ > kTurnCycles) yield();
 }
 
 int Worker::perform(Operation& operation, unsigned accepts) {
+  stir();
   WorkerSection section;
   Worker* worker = current_worker();
   FiberBlock* fiber = worker->current_;
@@ -126,6 +153,7 @@ void Worker::commit_operation(Worker& worker, FiberBlock& fiber, void* operation
 Worker* Worker::end() {
   WorkerSection section;
   Worker* worker = current_worker();
+  worker->leave_fp_control(*worker->current_);
   worker->commit_ = &commit_exit;
   return worker;
 }
@@ -143,6 +171,7 @@ void Worker::commit_exit(Worker& worker, FiberBlock& fiber, void*) {
 
 void Worker::make_ready(FiberBlock& fiber) {
   WorkerSection section;
+  events.note(Event::kWake, fiber.id);
   happens_before(&fiber);
   if (fiber.traits.pinned() && fiber.frame != nullptr) {
     Worker* home = fiber.frame->pinned_to;
@@ -150,6 +179,7 @@ void Worker::make_ready(FiberBlock& fiber) {
     if (!pinned_.push(&fiber)) core_.inject(fiber);
     return;
   }
+  if (kChaos && scatter(fiber)) return;
   if (shuffles_) return core_.send_ready(fiber, (index_ + 1) % core_.worker_count());
   if (alone_) {
     // relaxed: a single worker has it for itself.
@@ -158,6 +188,7 @@ void Worker::make_ready(FiberBlock& fiber) {
     if (before != nullptr) push_ready(*before);
     return;
   }
+  chaos_.stall();
   // [slot] Only we fill the slot, so a store is enough for an empty one. A full one may be emptied by the
   // watcher under our hands. release: the watcher finds the fiber as its waker left it.
   FiberBlock* before = next_slot_.load(std::memory_order_relaxed);
@@ -180,6 +211,7 @@ void Worker::push_ready(FiberBlock& fiber) {
 
 // Tells others of what was made ready and published: a sleeper if it is much, the watcher if it is little.
 void Worker::announce_ready() {
+  chaos_.stall();
   if (core_.idle().sleepers() == 0) return;  // [sleep] the waker's second step
   if (ready_.size() >= kReadyWorthARing) {
     core_.idle().rung(*this, (index_ + 1) % core_.worker_count());
@@ -207,15 +239,30 @@ void Worker::announce_unstarted(bool first) {
 WeftNext Worker::next() {
   if (FiberBlock* left = current_) {
     current_ = nullptr;
+    WEFT_DCHECK(has_its_own_stack(*left), "two fibers on one stack: seen when one left");
+    note_leaving(*left);
     commit_(*this, *left, commit_argument_);
   }
   while (true) {
     FiberBlock* fiber = pick();
     const bool starts = fiber != nullptr && fiber->frame == nullptr;
     if (starts && !bind(*fiber)) continue;
+    WEFT_DCHECK(fiber == nullptr || fiber->claim.load().state() == FiberState::kRunnable,
+                "a fiber that is not ready was taken from a queue");
+    WEFT_DCHECK(fiber == nullptr || has_its_own_stack(*fiber),
+                "two fibers on one stack: seen before one runs");
     current_ = fiber;
+    if (fiber != nullptr) events.note(starts ? Event::kStart : Event::kRun, fiber->id);
     return {fiber, starts};
   }
+}
+
+// Before the commit step: after it the fiber may run elsewhere, or be gone.
+void Worker::note_leaving(const FiberBlock& fiber) {
+  events.note(commit_ == &commit_yield  ? Event::kYield
+              : commit_ == &commit_exit ? Event::kEnd
+                                        : Event::kPark,
+              fiber.id);
 }
 
 FiberBlock* Worker::pick() {
@@ -263,6 +310,7 @@ void Worker::begin_turn() {
 }
 
 FiberBlock* Worker::take_local() {
+  if (kChaos && chaos_.strikes()) disarrange();
   if (FiberBlock* fiber = take_next_slot()) return fiber;
   slot_in_a_row_ = 0;
   if (__builtin_expect(oldest_first_, 0)) {
@@ -295,7 +343,8 @@ FiberBlock* Worker::pop_ready() {
 FiberBlock* Worker::take_next_slot() {
   // relaxed: a hint; ours, if alone
   FiberBlock* fiber = next_slot_.load(std::memory_order_relaxed);
-  if (fiber == nullptr || slot_in_a_row_ >= kSlotInARow) return nullptr;
+  if (fiber == nullptr) return nullptr;
+  if (slot_in_a_row_ >= kSlotInARow && !base::planted(40)) return nullptr;
   ++slot_in_a_row_;
   if (alone_) {
     next_slot_.store(nullptr, std::memory_order_relaxed);  // relaxed: as above

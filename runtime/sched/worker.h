@@ -6,8 +6,10 @@
 //   worker.make_ready(fiber);                // somebody claimed it
 //
 // One turn runs fibers until 256 have run, or 100 us are over, or 256 operations are prepared; then it
-// enters the kernel once, if there is a reason to, and takes in what came from outside. With nothing to
-// run it goes through Idle::find_work, which also steals and sleeps.
+// enters the kernel once, if there is a reason to, and takes in what came from outside. Of the timers that
+// are due it fires no more than fibers have run, or 64: a hundred thousand at once would stand before
+// everything else that comes. With nothing to run it goes through Idle::find_work, which also steals and
+// sleeps.
 //
 // What runs next, in this order: the next-slot (the fiber just woken; 32 times in a row at most), then
 // unstarted and ready fibers in turn, one each. [turn]
@@ -22,6 +24,7 @@
 #include <memory>
 
 #include "arch/x86_64/cpu.h"
+#include "arch/x86_64/fp_control.h"
 #include "arch/x86_64/switch.h"
 #include "runtime/base/atomic.h"
 #include "runtime/base/inbox.h"
@@ -29,6 +32,8 @@
 #include "runtime/base/spawn_deque.h"
 #include "runtime/os/kernel_thread.h"
 #include "runtime/sched/block_pool.h"
+#include "runtime/sched/chaos.h"
+#include "runtime/sched/event_log.h"
 #include "runtime/sched/fiber.h"
 #include "runtime/sched/io_driver.h"
 #include "runtime/sched/overflow.h"
@@ -74,6 +79,7 @@ class Worker : private SwitchedStack {
   static constexpr unsigned kFibersPerTurn = 256;
   static constexpr unsigned kOperationsPerTurn = 256;
   static constexpr unsigned kSlotInARow = 32;
+  static constexpr unsigned kTimersPerTurn = 64;
   static constexpr std::size_t kReadyWorthARing = 8;
   static constexpr unsigned kStealMax = 32;
 
@@ -82,7 +88,7 @@ class Worker : private SwitchedStack {
   Worker(const Worker&) = delete;
   Worker& operator=(const Worker&) = delete;
 
-  // The worker's life, on its own kernel thread: opens the driver, reports, loops, ends.
+  // The worker's life, on its own kernel thread: sets up, reports, loops, ends.
   void main();
 
   // ---- The running fiber
@@ -93,6 +99,10 @@ class Worker : private SwitchedStack {
   // Lets others run. Call from: a fiber.
   static void yield();
   static void maybe_yield();
+  // Yields when chaos strikes, on a fiber; nothing in other builds. Call from: any thread. Parks.
+  static void stir() {
+    if constexpr (kChaos) stir_by_chaos();
+  }
   // Prepares `operation` and parks until it has completed, or was cancelled by one of `accepts`.
   // Returns its result; -ECANCELED when it was cut short. Call from: a fiber. Parks.
   static int perform(Operation& operation, unsigned accepts);
@@ -116,6 +126,8 @@ class Worker : private SwitchedStack {
   void push_unstarted(FiberBlock& fiber) {
     WorkerSection section;
     add(counters.spawned);
+    events.note(Event::kSpawn, fiber.id);
+    if (kChaos && chaos_.strikes()) return inject(fiber);
     const bool first = unstarted_.empty();
     if (__builtin_expect(!unstarted_.push(&fiber), 0)) return inject(fiber);
     if (!alone_) announce_unstarted(first);
@@ -138,7 +150,7 @@ class Worker : private SwitchedStack {
   bool steal(int victim);
   bool share_left() const;
   bool quiet_work() const { return !queues_empty(); }
-  bool anything() const;
+  bool anything();
   bool has_timers() const { return timers_.earliest() != os::kNever; }
   bool spin();
   void sleep(bool timed);
@@ -164,12 +176,16 @@ class Worker : private SwitchedStack {
   };
   Counters counters;
 
+  [[no_unique_address]] EventLog events;
+
  private:
   friend class WakeBatch;
 
+  absl::Status set_up(AlternateStack& alternate);
   FiberBlock* pick();
   FiberBlock* pick_in_new_turn(bool something_left);
   FiberBlock* counted(FiberBlock* fiber);
+  void note_leaving(const FiberBlock& fiber);
   bool turn_is_over() const;
   [[gnu::always_inline]] inline FiberBlock* take_local();
   [[gnu::always_inline]] inline FiberBlock* take_next_slot();
@@ -180,6 +196,9 @@ class Worker : private SwitchedStack {
   void release_reserve(Stack* stack);
   void push_ready(FiberBlock& fiber);
   void inject(FiberBlock& fiber);
+  static void stir_by_chaos();
+  bool scatter(FiberBlock& fiber);
+  void disarrange();
   void announce_ready();
   void announce_unstarted(bool first);
   void take_in(WakeBatch& batch);
@@ -189,6 +208,7 @@ class Worker : private SwitchedStack {
   bool keep(FiberBlock& fiber);
   bool queues_empty() const;
   void begin_turn();
+  [[gnu::always_inline]] inline void leave_fp_control(FiberBlock& fiber) const;
   static void commit_yield(Worker& worker, FiberBlock& fiber, void*);
   static void commit_operation(Worker& worker, FiberBlock& fiber, void* operation);
   static void commit_exit(Worker& worker, FiberBlock& fiber, void*);
@@ -197,11 +217,13 @@ class Worker : private SwitchedStack {
     counter.store(counter.load(std::memory_order_relaxed) + n, std::memory_order_release);
   }
 
+  [[no_unique_address]] Chaos chaos_;
   FiberBlock* current_ = nullptr;
   Commit commit_ = nullptr;
   void* commit_argument_ = nullptr;
   ThreadState* thread_state_ = nullptr;  // of this kernel thread
   int* errno_ = nullptr;
+  arch::FpControl fp_control_;  // of who started the runtime: of all fibers without their own
 
   unsigned ran_ = 0;  // fibers in this turn
   unsigned slot_in_a_row_ = 0;

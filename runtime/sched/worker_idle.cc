@@ -4,6 +4,7 @@
 #include <cstdint>
 
 #include "arch/x86_64/cpu.h"
+#include "runtime/base/plant.h"
 #include "runtime/os/clock.h"
 #include "runtime/sched/core.h"
 #include "runtime/sched/operation_wait.h"
@@ -15,6 +16,7 @@ namespace weft::sched {
 bool Worker::stopping() const { return core_.stopping(); }
 
 bool Worker::collect() {
+  chaos_.stall();
   WakeBatch batch;
   if (driver_->prepared() != 0 || driver_->completions_waiting()) driver_->poll(batch);
   take_in(batch);
@@ -26,8 +28,11 @@ void Worker::take_in(WakeBatch& batch) {
   now_ns_ = os::now_ns();
   if (!messages_.empty()) handle_messages();
   auto woken = ready_inbox_.take_all();
-  while (FiberBlock* fiber = woken.pop()) push_ready(*fiber);
-  timers_.fire_due(now_ns_, batch);
+  while (FiberBlock* fiber = woken.pop()) {
+    events.note(Event::kTake, fiber->id);
+    push_ready(*fiber);
+  }
+  timers_.fire_due(now_ns_, batch, std::max(ran_, kTimersPerTurn));
   while (FiberBlock* fiber = batch.take_ready()) {
     if (fiber->traits.pinned() && fiber->frame->pinned_to != this) {
       core_.send_ready(*fiber, fiber->frame->pinned_to->index_);
@@ -62,6 +67,7 @@ void Worker::take_injected() {
   base::IntrusiveQueue<FiberBlock, &FiberBlock::link> share;
   core_.injection().take(share, kStealMax);
   while (FiberBlock* fiber = share.pop()) {
+    events.note(Event::kTake, fiber->id);
     // Without memory for a larger queue the rest goes back and is taken again later.
     if (!keep(*fiber)) core_.injection().push(fiber);
   }
@@ -88,6 +94,7 @@ unsigned Worker::steal_into(Worker& victim) {
   for (unsigned i = 0; i < count; ++i) {
     happens_after(loot[i]);
     happens_after(&loot[i]->frame);
+    events.note(Event::kSteal, loot[i]->id, victim.index_);
     if (!keep(*loot[i])) core_.injection().push(loot[i]);
   }
   if (count != 0) {
@@ -98,7 +105,8 @@ unsigned Worker::steal_into(Worker& victim) {
   return count;
 }
 
-bool Worker::anything() const {
+bool Worker::anything() {
+  chaos_.stall();
   if (!messages_.empty_seq_cst() || !ready_inbox_.empty_seq_cst() || !queues_empty() ||
       !core_.injection().empty_seq_cst() || driver_->completions_waiting()) {
     return true;
@@ -133,14 +141,17 @@ bool Worker::spin() {
 }
 
 void Worker::sleep(bool timed) {
+  chaos_.stall();
   now_ns_ = os::now_ns();
   std::int64_t until_ns = timers_.earliest();
   const std::uint64_t trim_ns = stacks_.trim(static_cast<std::uint64_t>(now_ns_));
   if (trim_ns < static_cast<std::uint64_t>(until_ns)) until_ns = static_cast<std::int64_t>(trim_ns);
   if (timed) until_ns = std::min(until_ns, now_ns_ + Idle::kWatchPeriodNs);
   add(counters.sleeps);
+  events.note(Event::kSleep, 0);
   WakeBatch batch;
   driver_->wait(until_ns, now_ns_, batch);
+  events.note(Event::kAwake, 0);
   stacks_.woke();
   take_in(batch);
 }
@@ -148,6 +159,7 @@ void Worker::sleep(bool timed) {
 // The watcher's look at the others. A worker that has not switched since the last one is stuck in a
 // fiber: what it has, its next-slot too, and its timers, are started here.
 bool Worker::rescue() {
+  chaos_.stall();
   WakeBatch batch;
   for (int i = 0; i < core_.worker_count(); ++i) {
     Worker& other = core_.worker(i);
@@ -157,8 +169,10 @@ bool Worker::rescue() {
     other.seen_switches_ = switches;
     if (!stuck) continue;
     steal_into(other);
+    if constexpr (base::planted(41)) continue;
     // [slot] acq_rel: the fiber as its waker left it; the owner finds the slot empty.
     if (FiberBlock* fiber = other.next_slot_.exchange(nullptr, std::memory_order_acq_rel)) {
+      events.note(Event::kRescue, fiber->id, i);
       push_ready(*fiber);
       add(counters.steals);
     }
@@ -168,6 +182,9 @@ bool Worker::rescue() {
   return !queues_empty();
 }
 
-void Worker::ring(int worker) { core_.worker(worker).driver_->ring_doorbell(); }
+void Worker::ring(int worker) {
+  events.note(Event::kRing, 0, worker);
+  core_.worker(worker).driver_->ring_doorbell();
+}
 
 }  // namespace weft::sched

@@ -13,6 +13,8 @@ function. So each function is followed instruction by instruction. What comes fr
 is marked, wherever it is moved: registers and slots of the stack frame. A call that can reach weft_leave
 makes every mark stale, and a use of what is stale is a finding.
 
+A function is followed into its cold part, which compilers put into a section of its own (.text.unlikely).
+
 What can reach weft_leave is taken from the call graph of all the objects together. Calls through
 pointers are not followed by the graph: those that run code of users, who park, are listed below; the
 others run on a worker's own stack, which never leaves its kernel thread.
@@ -21,7 +23,9 @@ others run on a worker's own stack, which never leaves its kernel thread.
 import re
 import subprocess
 import sys
-from dataclasses import dataclass, field
+
+sys.dont_write_bytecode = True  # the source folder stays as it is
+from disassembly import NAMES, is_call, is_indirect, parse, registers_in
 
 LEAVE = "weft_leave"
 # Functions whose calls through pointers run code that may park, and what code that is.
@@ -44,88 +48,19 @@ SOURCES = {
 LOADED_FROM = {ADDRESS: VALUE, VALUE: None, ERRNO: None}
 
 CALLEE_SAVED = {"rbx", "rbp", "r12", "r13", "r14", "r15"}
-NAMES = {}
-for wide, parts in {"rax": "eax ax al ah", "rbx": "ebx bx bl bh", "rcx": "ecx cx cl ch",
-                    "rdx": "edx dx dl dh", "rsi": "esi si sil", "rdi": "edi di dil",
-                    "rbp": "ebp bp bpl", "rsp": "esp sp spl"}.items():
-    NAMES.update({part: wide for part in parts.split()} | {wide: wide})
-for number in range(8, 16):
-    NAMES.update({f"r{number}{suffix}": f"r{number}" for suffix in ("", "d", "w", "b")})
-NAMES.update({f"xmm{number}": f"xmm{number}" for number in range(16)})
 READS_DESTINATION = re.compile(r"(add|sub|and|or|xor|adc|sbb|inc|dec|neg|not|sh[lr]|sar|cmp|test|xadd|"
                                r"xchg|cmpxchg|imul|bt|p?unpck|movh|pinsr)")
 PADDING = re.compile(r"(nop|xchg +%ax,%ax)")
 NEVER_RETURN = {"_Unwind_Resume", "__cxa_rethrow", "__cxa_throw", "_ZSt9terminatev", "abort",
-                "__stack_chk_fail", "_ZSt17rethrow_exceptionNSt15__exception_ptr13exception_ptrE"}
+                "__stack_chk_fail", "_ZSt17rethrow_exceptionNSt15__exception_ptr13exception_ptrE",
+                "_ZN4weft4base12check_failedEPKciS2_S2_"}
 NO_FALL_THROUGH = re.compile(r"(jmp|ret|ud2|hlt)")
-
-
-@dataclass
-class Instruction:
-    address: int
-    mnemonic: str
-    operands: list
-    text: str
-    target: str = ""    # the symbol of a relocation, or of a direct call
-    local: int = None   # the address of a jump within the section
-
-
-@dataclass
-class Function:
-    name: str
-    section: str
-    instructions: list = field(default_factory=list)
-
-
-def split_operands(text):
-    parts, depth, part = [], 0, ""
-    for letter in text:
-        depth += {"(": 1, ")": -1}.get(letter, 0)
-        if letter == "," and depth == 0:
-            parts.append(part)
-            part = ""
-        else:
-            part += letter
-    return [part.strip() for part in parts + [part] if part.strip()]
-
-
-def parse(disassembly):
-    """The functions in the output of objdump -dr."""
-    functions, current, section = [], None, ""
-    for line in disassembly.splitlines():
-        if match := re.match(r"Disassembly of section (\S+):", line):
-            section = match[1]
-        elif match := re.match(r"[0-9a-f]+ <(.+)>:$", line):
-            current = Function(match[1], section)
-            functions.append(current)
-        elif match := re.match(r"\s+[0-9a-f]+: (R_X86_64_\w+)\s+([^\s+-]+)", line):
-            if current and current.instructions:
-                current.instructions[-1].target = match[2]
-                current.instructions[-1].text += f" [{match[2]}]"
-        elif current and (match := re.match(r"\s+([0-9a-f]+):\t(.*)$", line)):
-            text = re.sub(r"\s+#.*", "", match[2]).strip()
-            text = re.sub(r"^(?:(?:lock|rep|repz|repnz|notrack|bnd|data16|rex\.W|cs) )+", "", text)
-            mnemonic, _, rest = text.partition(" ")
-            instruction = Instruction(int(match[1], 16), mnemonic, split_operands(rest), text)
-            if branch := re.match(r"([0-9a-f]+) <([^>+]+)(\+0x[0-9a-f]+)?>", rest.strip()):
-                instruction.local = int(branch[1], 16)
-                instruction.target = branch[2]
-            current.instructions.append(instruction)
-    return functions
 
 
 # ---- What can reach weft_leave
 
 def calls_users(name):
     return any(re.search(pattern, name) for pattern in CALLS_USERS)
-
-
-def is_call(instruction):
-    return instruction.mnemonic.startswith("call")
-
-
-def is_indirect(instruction):
-    return bool(instruction.operands) and instruction.operands[0].startswith("*")
 
 
 def switching_functions(functions):
@@ -189,10 +124,6 @@ class State:
         return None
 
 
-def registers_in(operand):
-    return [NAMES[name] for name in re.findall(r"%(\w+)", operand) if name in NAMES]
-
-
 class Follower:
     def __init__(self, function, switching):
         self.function, self.switching = function, switching
@@ -224,6 +155,8 @@ class Follower:
                 if NO_FALL_THROUGH.match(one.mnemonic) or one.target in NEVER_RETURN:
                     break
                 at += 1
+                if at < len(code) and code[at].section != one.section:
+                    break
                 if at in entered or at in targets:
                     if at < len(code):
                         self.enter(entered, todo, at, state)
@@ -235,6 +168,8 @@ class Follower:
         while i > 0 and PADDING.match(self.function.instructions[i - 1].text):
             i -= 1
         one = self.function.instructions[i - 1]
+        if i > 0 and one.section != self.function.instructions[i].section:
+            return True
         return bool(i > 0 and (NO_FALL_THROUGH.match(one.mnemonic) or one.target in NEVER_RETURN))
 
     @staticmethod

@@ -13,6 +13,7 @@ extern "C" {
 void* weft_leave(void* fiber, void* worker);
 void use(void* pointer);
 void use_number(int number);
+[[gnu::cold]] void use_rarely(void* pointer);
 }
 
 using weft::sched::current_worker;
@@ -67,6 +68,25 @@ void bad_in_a_handler() {
   }
 }
 
+// The compiler moves what follows a rare condition to a section of its own.
+void bad_in_the_cold_part(int rare) {
+  void* worker = current_worker();
+  use(worker);
+  park();
+  if (rare != 0) use_rarely(worker);
+  use_number(rare);
+}
+
+void bad_after_the_cold_part(int rare) {
+  void* worker = current_worker();
+  use(worker);
+  if (rare != 0) {
+    use_rarely(nullptr);
+    park();
+  }
+  use(worker);
+}
+
 // More values than there are registers: some lie in the frame.
 void bad_in_the_frame() {
   void* worker = current_worker();
@@ -106,6 +126,13 @@ void good_worker() {
   use(current_worker());
   park();
   use(current_worker());
+}
+
+void good_in_the_cold_part(int rare) {
+  use(current_worker());
+  park();
+  if (rare != 0) use_rarely(current_worker());
+  use_number(rare);
 }
 
 void good_before_the_switch(int turns) {

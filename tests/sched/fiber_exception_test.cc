@@ -116,20 +116,6 @@ TEST_CASE("fiber: a scope that dies while its maker's stack unwinds ends its fib
   CHECK(ended == 3);
 }
 
-TEST_CASE("fiber: an exception that a scope never joined for does not stay inside it",
-          "[fiber][A8]") {
-  std::string caught;
-  on_fiber({.workers = 1}, [&] {
-    caught = thrown_by([]() -> int {
-      Scope scope;
-      scope.spawn([] { throw Failure("unseen"); });
-      while (scope.size() != 0) this_fiber::yield();
-      return 0;
-    });
-  });
-  CHECK(caught == "unseen");
-}
-
 TEST_CASE("fiber: exceptions reach foreign threads and outlive the runtime", "[fiber][A8]") {
   auto runtime = Runtime::start({.workers = 2});
   REQUIRE(runtime.ok());

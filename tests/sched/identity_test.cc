@@ -12,6 +12,9 @@
 #include <string>
 #include <vector>
 
+#include <signal.h>
+#include <sys/auxv.h>
+
 #include <catch2/catch.hpp>
 
 #include "runtime/sched/core.h"
@@ -95,6 +98,24 @@ TEST_CASE("identity: every worker passes the self-check, on fibers that move", "
   CHECK(group.join().ok());
   CHECK(good == 400);
   CHECK(moves > 0);
+}
+
+// A fiber that ran off its stack leaves no room on it for the handler that says so.
+TEST_CASE("identity: every worker has a stack of its own for signal handlers",
+          "[identity][I1][G1]") {
+  auto runtime = Runtime::start({.workers = kWorkers, .handle_signals = false});
+  REQUIRE(runtime.ok());
+  std::vector<stack_t> stacks(kWorkers);
+  on_every_worker(**runtime,
+                  [&](int i) { sigaltstack(nullptr, &stacks[static_cast<std::size_t>(i)]); });
+  std::set<void*> places;
+  for (const stack_t& stack : stacks) {
+    CHECK(stack.ss_flags == 0);  // there is one, and nobody is on it
+    CHECK(stack.ss_size >= (64 << 10));
+    CHECK(stack.ss_size >= 4 * getauxval(AT_MINSIGSTKSZ));
+    places.insert(stack.ss_sp);
+  }
+  CHECK(places.size() == kWorkers);
 }
 
 TEST_CASE("identity: libc and libstdc++ work in fibers on every worker", "[identity][I2]") {

@@ -230,10 +230,14 @@ TEST_CASE("runtime: its last owner may be one of its own fibers", "[runtime][I10
 }
 
 TEST_CASE("runtime: starts and stops leave nothing behind", "[runtime][C12]") {
-  const int rounds = std::getenv("WEFT_SOAK") != nullptr ? 10'000 : kSanitized ? 100 : 1'000;
-  const auto cycle = [](int i) {
+  const bool many_workers = GENERATE(false, true);
+  const int rounds = many_workers                          ? kSanitized ? 20 : 100
+                     : std::getenv("WEFT_SOAK") != nullptr ? 10'000
+                     : kSanitized                          ? 100
+                                                           : 1'000;
+  const auto cycle = [many_workers](int i) {
     std::atomic<int> ran{0};
-    auto runtime = started(quick(1 + i % 3));
+    auto runtime = started(quick(many_workers ? 8 : 1 + i % 3));
     for (int j = 0; j < 4; ++j) {
       runtime->root().spawn([&ran] {
         this_fiber::yield();

@@ -17,8 +17,11 @@
 #include <deque>
 #include <memory>
 #include <optional>
+#include <thread>
 #include <utility>
 #include <vector>
+
+#include <sched.h>
 
 #include <catch2/catch.hpp>
 
@@ -182,11 +185,9 @@ void one_run(std::uint64_t seed, int workers, bool cancels, Totals& totals) {
   Runtime& runtime = **started;
   Storm storm(seed, cancels, tally);
   {
-    test::Watchdog watchdog(
-        [&] {
-          return tally.operations.load(std::memory_order_relaxed) + runtime.metrics().switches;
-        },
-        [&] { return sched::core_of(runtime)->dump_fibers(); });
+    test::Watchdog watchdog(*sched::core_of(runtime), [&] {
+      return tally.operations.load(std::memory_order_relaxed) + runtime.metrics().switches;
+    });
     // Fiber after fiber from here, until all indices are used up.
     const absl::Status body = runtime.block_on([&] {
       while (auto ticket = storm.next_ticket()) {
@@ -216,31 +217,101 @@ void one_run(std::uint64_t seed, int workers, bool cancels, Totals& totals) {
   }
 }
 
+void many_runs(int workers, int seeds, std::uint64_t first_seed) {
+  Totals totals;
+  for (int i = 0; i < seeds; ++i) {
+    one_run(first_seed + static_cast<std::uint64_t>(i), workers, i % 2 == 1, totals);
+  }
+  std::printf("workers=%d spawned=%llu operations=%llu unrun=%llu steals=%llu migrations=%llu\n",
+              workers, static_cast<unsigned long long>(totals.spawned),
+              static_cast<unsigned long long>(totals.operations),
+              static_cast<unsigned long long>(totals.unrun),
+              static_cast<unsigned long long>(totals.steals),
+              static_cast<unsigned long long>(totals.migrations));
+  CHECK(totals.spawned == static_cast<std::uint64_t>(seeds) * fibers_each());
+  CHECK(totals.lost == 0);
+  CHECK(totals.twice == 0);
+  CHECK(totals.not_destroyed == 0);
+  CHECK(totals.wrongly_cancelled == 0);
+  if (workers > 1) {
+    CHECK(totals.steals > 0);
+    CHECK(totals.migrations > 0);
+  } else {
+    CHECK(totals.migrations == 0);
+  }
+}
+
+// Threads beside the workers, until the end of the scope.
+class Neighbours {
+ public:
+  // Calls `once()` again and again on each thread, after `prepare()`.
+  template <class Prepare, class Once>
+  Neighbours(int count, Prepare prepare, Once once) {
+    for (int i = 0; i < count; ++i) {
+      threads_.emplace_back([this, prepare, once] {
+        prepare();
+        while (!over_) once();
+      });
+    }
+  }
+  ~Neighbours() {
+    over_ = true;
+    for (std::thread& thread : threads_) thread.join();
+  }
+  Neighbours(const Neighbours&) = delete;
+  Neighbours& operator=(const Neighbours&) = delete;
+
+ private:
+  std::atomic<bool> over_{false};
+  std::vector<std::thread> threads_;
+};
+
+// The calling thread, and those that it starts meanwhile, on one processor.
+class OnOneCpu {
+ public:
+  OnOneCpu() {
+    sched_getaffinity(0, sizeof before_, &before_);
+    cpu_set_t one;
+    CPU_ZERO(&one);
+    CPU_SET(sched_getcpu(), &one);
+    pinned_ = sched_setaffinity(0, sizeof one, &one) == 0;
+  }
+  ~OnOneCpu() { sched_setaffinity(0, sizeof before_, &before_); }
+  OnOneCpu(const OnOneCpu&) = delete;
+  OnOneCpu& operator=(const OnOneCpu&) = delete;
+  bool pinned() const { return pinned_; }
+
+ private:
+  cpu_set_t before_;
+  bool pinned_ = false;
+};
+
 }  // namespace
 
 TEST_CASE("scheduler: random trees of fibers lose none and run none twice", "[scheduler][C1]") {
-  const std::uint64_t seed = test::seed();
-  for (const int workers : kWorkerCounts) {
-    Totals totals;
-    for (int i = 0; i < seeds(); ++i) {
-      one_run(seed + static_cast<std::uint64_t>(i), workers, i % 2 == 1, totals);
-    }
-    std::printf("workers=%d spawned=%llu operations=%llu unrun=%llu steals=%llu migrations=%llu\n",
-                workers, static_cast<unsigned long long>(totals.spawned),
-                static_cast<unsigned long long>(totals.operations),
-                static_cast<unsigned long long>(totals.unrun),
-                static_cast<unsigned long long>(totals.steals),
-                static_cast<unsigned long long>(totals.migrations));
-    CHECK(totals.spawned == static_cast<std::uint64_t>(seeds()) * fibers_each());
-    CHECK(totals.lost == 0);
-    CHECK(totals.twice == 0);
-    CHECK(totals.not_destroyed == 0);
-    CHECK(totals.wrongly_cancelled == 0);
-    if (workers > 1) {
-      CHECK(totals.steals > 0);
-      CHECK(totals.migrations > 0);
-    } else {
-      CHECK(totals.migrations == 0);
-    }
-  }
+  for (const int workers : kWorkerCounts) many_runs(workers, seeds(), test::seed());
+}
+
+TEST_CASE("scheduler: nor do they with all workers on one processor", "[scheduler][C13]") {
+  const int workers = GENERATE(1, 2, 8);
+  const OnOneCpu one;
+  REQUIRE(one.pinned());
+  many_runs(workers, seeds() / 4, test::seed());
+}
+
+TEST_CASE("scheduler: nor beside threads of the lowest priority", "[scheduler][C13]") {
+  const Neighbours neighbours(
+      2,
+      [] {
+        const sched_param parameters{};
+        sched_setscheduler(0, SCHED_IDLE, &parameters);
+      },
+      [] {});
+  many_runs(4, seeds() / 4, test::seed());
+}
+
+TEST_CASE("scheduler: nor beside threads that take processors away", "[scheduler][C14]") {
+  const Neighbours neighbours(
+      4, [] {}, [] { sched_yield(); });
+  many_runs(4, seeds() / 4, test::seed());
 }

@@ -3,6 +3,7 @@
 //   test::Baton ready;
 //   ready.pass();      // any thread
 //   ready.take();      // parks until it was passed; then it is gone again
+//   if (!ready.take_unless_cancelled()) ...   // the caller was asked to end before it was passed
 #pragma once
 
 #include "runtime/sched/object_word.h"
@@ -25,15 +26,20 @@ class Baton {
     batch.deliver();
   }
 
-  void take() {
-    const std::uint64_t state = word_.lock();
-    if ((state & sched::ObjectWord::kFlagA) != 0)
-      return word_.unlock(state & ~sched::ObjectWord::kFlagA);
-    sched::WaitNode node;
-    sched::wait(word_, state, node, 0);
-  }
+  void take() { take(0); }
+  bool take_unless_cancelled() { return take(sched::kCancel); }
 
  private:
+  bool take(unsigned accepts) {
+    const std::uint64_t state = word_.lock();
+    if ((state & sched::ObjectWord::kFlagA) != 0) {
+      word_.unlock(state & ~sched::ObjectWord::kFlagA);
+      return true;
+    }
+    sched::WaitNode node;
+    return sched::wait(word_, state, node, accepts);
+  }
+
   sched::ObjectWord word_;
 };
 

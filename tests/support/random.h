@@ -11,10 +11,15 @@
 #include <cstdlib>
 #include <random>
 
+#include "runtime/sched/chaos.h"
+
 namespace weft::test {
 
-// The seed of this run. Call from: the test's main thread.
+// The seed of this run, which chaos uses as well. Call from: the test's main thread.
 inline std::uint64_t seed() {
+#ifdef WEFT_CHAOS
+  return sched::chaos_seed();
+#endif
   static const std::uint64_t chosen = [] {
     const char* given = std::getenv("WEFT_SEED");
     const std::uint64_t value =

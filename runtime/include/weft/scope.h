@@ -58,9 +58,10 @@ class FiberGroup {
   explicit FiberGroup(ScopeOptions options = {}, Site site = Site::here());
   explicit FiberGroup(Runtime& runtime, ScopeOptions options = {}, Site site = Site::here());
 
-  // cancel(), then waits for all. An error that nobody saw is logged, an exception that nobody saw ends
-  // the process. Call from: any thread. Parks.
-  ~FiberGroup() noexcept(false);
+  // cancel(), then waits for all. An error that nobody saw is logged; an exception that nobody saw goes to
+  // std::terminate, unless the stack unwinds for another one: then it is logged too.
+  // Call from: any thread. Parks.
+  ~FiberGroup();
   FiberGroup(const FiberGroup&) = delete;
   FiberGroup& operator=(const FiberGroup&) = delete;
 
