@@ -8,6 +8,7 @@
 #include <sys/mman.h>
 
 #include "runtime/base/check.h"
+#include "runtime/base/plant.h"
 #include "runtime/base/spin_lock.h"
 #include "runtime/os/system.h"
 
@@ -144,7 +145,7 @@ void BlockCache::release(FiberBlock* block, BlockCache* mine) {
   base::Atomic<FiberBlock*>& remote = home->remote_[slab->size_class];
   FiberBlock* seen = remote.load(std::memory_order_relaxed);  // relaxed: the CAS checks it
   do {
-    block->link = seen;
+    block->link = base::planted(31) ? nullptr : seen;
     happens_before(block);
     // release [remote]: the block as we leave it; pairs with the exchange in refill().
   } while (!remote.compare_exchange_weak(seen, block, std::memory_order_release,

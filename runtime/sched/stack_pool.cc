@@ -248,10 +248,15 @@ bool StackPool::shed(Class& of, std::size_t keep, Lock& lock) {
     }
   }
   of.warm -= count;
+  if constexpr (base::planted(32)) {
+    for (std::size_t i = 0; i < count; ++i) victims[i].arena->put_cold(victims[i].slot);
+  }
   lock.unlock();
   for (std::size_t i = 0; i < count; ++i) victims[i].arena->release_pages(victims[i].slot);
   lock.lock();
-  for (std::size_t i = 0; i < count; ++i) victims[i].arena->put_cold(victims[i].slot);
+  for (std::size_t i = 0; i < count && !base::planted(32); ++i) {
+    victims[i].arena->put_cold(victims[i].slot);
+  }
   return drop_idle_arena(of, 0, lock) || of.warm > keep;
 }
 

@@ -16,6 +16,7 @@
 #include <absl/status/status.h>
 
 #include "runtime/base/atomic.h"
+#include "runtime/base/mutex.h"
 #include "runtime/sched/stack.h"
 #include "runtime/sched/stack_arena.h"
 
@@ -73,7 +74,7 @@ class StackPool {
     std::size_t kept = 0;   // decided at the end of the last minute
     std::size_t floor = 0;  // prewarm
   };
-  using Lock = std::unique_lock<std::mutex>;
+  using Lock = std::unique_lock<base::Mutex>;
 
   // A list of up to `most` warm stacks, or else of one that was cold or fresh; empty on failure.
   Stack* take(unsigned size_class, std::size_t most);
@@ -95,7 +96,7 @@ class StackPool {
   bool will_shrink() const;
 
   const Options options_;
-  mutable std::mutex mutex_;  // guards all below, but for the two atomics
+  mutable base::Mutex mutex_;  // guards all below, but for the two atomics
   Class classes_[kStackClasses];
   StackShortage shortage_;
   std::uint64_t window_end_ns_ = 0;

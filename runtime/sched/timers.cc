@@ -46,10 +46,12 @@ void Timers::fire_due(std::int64_t now_ns, WakeBatch& batch, unsigned most) {
     base::TimerNode* due = wheel_.pop_due(now_ns);
     if (due == nullptr) break;
     auto& timer = static_cast<Timer&>(*due);
+    if constexpr (base::planted(33)) lock_.unlock();
     timer.fire(timer, now_ns, batch);
+    if constexpr (base::planted(33)) lock_.lock();
     if constexpr (base::planted(44)) timer.fire(timer, now_ns, batch);
   }
-  publish();
+  if constexpr (!base::planted(34)) publish();
 }
 
 }  // namespace weft::sched

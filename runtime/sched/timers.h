@@ -82,8 +82,10 @@ class Timers {
 
  private:
   void publish() {
-    earliest_.store(wheel_.earliest(),
-                    std::memory_order_relaxed);  // relaxed: the owner's, or later than it was
+    // relaxed: all that write it hold the lock. The owner sees its own writes, or newer ones. Another worker
+    // that fires or disarms here only moves it to later: the owner that misses that wakes in vain. Who
+    // arms from outside moves it to earlier, and says so by a seq_cst RMW.
+    earliest_.store(wheel_.earliest(), std::memory_order_relaxed);
   }
 
   const std::int64_t slack_ns_;

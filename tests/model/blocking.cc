@@ -53,6 +53,20 @@ bool Event::wait_or_time_out() {
   return posted;
 }
 
+void Mutex::lock() {
+  if (hooks.exploring) wait_until_positive(free_, "a mutex");
+  note(Operation::kWait, this, 1, 0);
+  free_ = 0;
+}
+
+void Mutex::unlock() {
+  if (hooks.exploring) switch_point(this);
+  note(Operation::kPost, this, 0, 1);
+  free_ = 1;
+  hooks.spinning = 0;
+  if (hooks.exploring) Execution::current()->wake_sleepers(this);
+}
+
 void Semaphore::post() {
   if (hooks.exploring) switch_point(this);
   note(Operation::kPost, this, count_, count_ + 1);

@@ -36,6 +36,16 @@ class Semaphore {
   std::size_t count_;
 };
 
+// A std::mutex in miniature; outside of an exploration nobody waits for it.
+class Mutex {
+ public:
+  void lock();
+  void unlock();
+
+ private:
+  std::size_t free_ = 1;
+};
+
 namespace internal {
 void block_until(bool (*predicate)(void*), void* context);
 }

@@ -13,7 +13,12 @@
 namespace weft::model {
 namespace {
 
+// Sanitizers look at the models' memory, not at more schedules.
+#if defined(WEFT_MODEL_ASAN) || defined(WEFT_MODEL_TSAN)
+constexpr std::uint64_t kSoakFactor = 1;
+#else
 constexpr std::uint64_t kSoakFactor = 20;
+#endif
 
 std::optional<std::uint64_t> number_from_environment(const char* name) {
   const char* text = std::getenv(name);

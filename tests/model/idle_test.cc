@@ -3,6 +3,8 @@
 // process has no timed sleeper; and whoever stops the runtime is heard by everybody.
 #include <array>
 #include <cstddef>
+#include <cstdint>
+#include <cstdlib>
 #include <string>
 #include <string_view>
 
@@ -128,6 +130,27 @@ Result explore_cases(std::uint64_t schedules) {
 TEST_CASE("idle: no work is left while a worker sleeps, and all hear a stop",
           "[sleep][watch][B4]") {
   REQUIRE(explore_cases(350'000).message == "");
+}
+
+// What B4 asks for by number, in soak: ten million schedules of each strategy, half of them for one worker with
+// two producers and half for two workers with one.
+TEST_CASE("idle: one worker and two producers, two workers and one", "[sleep][B4]") {
+  const std::uint64_t schedules = std::getenv("WEFT_SOAK") == nullptr ? 5'000 : 250'000;
+  for (const Limits& limits : kCases) {
+    const std::string_view name = limits.name;
+    if (name != "1 worker" && name != "2 workers") continue;
+    for (const Strategy strategy : {Strategy::kRandom, Strategy::kPct}) {
+      const char* how = strategy == Strategy::kRandom ? "/many random" : "/many pct3";
+      const Result result = explore({.name = std::string("idle/") + limits.name + how,
+                                     .strategy = strategy,
+                                     .schedules = schedules},
+                                    [&](Schedule& schedule) {
+                                      Runtime runtime(schedule, limits);
+                                      schedule.run();
+                                    });
+      REQUIRE(result.message == "");
+    }
+  }
 }
 
 #else

@@ -1,6 +1,7 @@
 """The atomic accesses of runtime/, read from its sources.
 
     for access in orders.read(root): print(access.key, access.orders)
+    for place in orders.strays(root): print(place)          # an order that is written outside of any access
 
 An access is told by its file, the function it is in, what is done to which object, and, where a function does
 the same more than once, a number. Planted bugs are left out: where one is planted, what counts is what ships.
@@ -61,14 +62,16 @@ def name_of(header):
                     header).strip()
     if re.search(r"\bplanted\(", header) and header.startswith("if constexpr"):
         return "plant", ""
-    words = re.match(r"(?:(?:typedef|static|inline|constexpr)\s+)*(class|struct|enum|union|namespace)\b", header)
+    words = re.match(r"(?:(?:typedef|static|inline|constexpr)\s+)*(class|struct|enum|union|namespace)\b",
+                     header)
     if words:
         names = re.match(r"(?:enum\s+)?(?:class|struct|union|namespace|enum)\s*(?:class\s+)?([\w:]*)",
                          header[words.start(1):])
         return words.group(1), names.group(1)
     function = re.match(r"[^(]*?([~\w:]+|operator\S+)\s*\(", header)
-    if function is None or function.group(1) in KEYWORDS or re.search(r"\[[^\]]*\]\s*\(", header) or \
-            re.match(r"(else\b|if\b|for\b|while\b|do\b|switch\b|return\b|\))", header) or "=" in header.split("(")[0]:
+    if function is None or function.group(1) in KEYWORDS or "=" in header.split("(")[0] or \
+            re.search(r"\[[^\]]*\]\s*\(", header) or \
+            re.match(r"(else|if|for|while|do|switch|return)\b|\)", header):
         return "block", ""
     return "function", function.group(1)
 
@@ -139,9 +142,23 @@ def read_file(root, path):
     return accesses
 
 
+def strays_in(root, path):
+    text = without_comments(path.read_text())
+    blocks = scopes(text)
+    covered = [(found.start(), closing(text, found.end() - 1)) for found in ACCESS.finditer(text)]
+    for found in ORDER.finditer(text):
+        inside = any(first <= found.start() < last for first, last in covered)
+        if not inside and function_at(blocks, found.start()) is not None:
+            yield f"{path.relative_to(root)}:{text.count(chr(10), 0, found.start()) + 1}"
+
+
 def sources(root):
     return sorted(path for path in (Path(root) / "runtime").rglob("*") if path.suffix in (".h", ".cc"))
 
 
 def read(root):
     return [access for path in sources(root) for access in read_file(Path(root), path)]
+
+
+def strays(root):
+    return [place for path in sources(root) for place in strays_in(Path(root), path)]

@@ -50,6 +50,37 @@ void cancel_alone(Schedule& schedule) {
   schedule.run();
 }
 
+// Two threads cancel the same wait at once, one through a level and one for good; it is a wait for an object, or
+// for an operation that never completes by itself. One of the two ends it, and one message is sent at most.
+void two_cancellers(Schedule& schedule) {
+  Fibers fibers(schedule, 2);
+  std::array<Ring, 2> rings;
+  fibers.set_driver(0, rings[0]);
+  fibers.set_driver(1, rings[1]);
+  Permits never;
+  schedule.name(never, "never");
+  const bool waits_in_ring = choose(2) == 0;
+  FiberBlock& waiter = fibers.add("waiter", [&] {
+    if (waits_in_ring) {
+      sched::Operation operation{.kind = sched::Operation::Kind::kReceive, .length = Ring::kNever};
+      fibers.perform(operation, kCancel);
+      check(operation.result != Ring::kSuccess, "an operation completed that never does");
+    } else {
+      check(!never.acquire(kCancel), "a permit came from nowhere");
+    }
+    check(Fibers::current().running()->claim.asked(kCancel), "interrupted without a reason");
+  });
+  add_canceller(schedule, fibers, waiter);
+  fibers.take_reference(waiter);
+  schedule.add("handle", [&] {
+    WakeBatch batch;
+    batch.request_end(waiter);
+    batch.deliver();
+    fibers.drop_reference(waiter);
+  });
+  schedule.run();
+}
+
 // A permit for each of two waiters, one of whom may be cancelled and comes again, and a request that
 // comes twice.
 void hand_over(Schedule& schedule) {
@@ -289,6 +320,7 @@ constexpr std::array kCases = {
     Case{"foreign", foreign_waiter, 50'000},
     Case{"destroy", destroyed_by_the_woken, 100'000},
     Case{"three waits", three_waits, 100'000},
+    Case{"two cancellers", two_cancellers, 40'000},
 };
 
 #ifndef WEFT_PLANT

@@ -129,6 +129,9 @@ class Host {
 
 class Workers {
  protected:
+  // More than a worker takes from its last work to its sleep.
+  static constexpr unsigned kStepsToSleep = 60;
+
   Workers() {
     for (int i = 0; i < Host::kCount; ++i) hosts_[static_cast<std::size_t>(i)].start(hosts_, i);
   }
@@ -151,7 +154,10 @@ class WakeTest : public rl::test_suite<WakeTest<kWay>, 2>, Workers {
   }
 
   void thread(unsigned index) {
-    if (index == 1) return make_work();
+    if (index == 1) {
+      let_others_go_first(kStepsToSleep);
+      return make_work();
+    }
     const bool found = idle_.find_work(hosts_[0], 0);
     RL_ASSERT(found == (kWay != Way::kStop));
     RL_ASSERT(!found || hosts_[0].take() == &work_[0]);
@@ -216,6 +222,7 @@ class MovedTimerTest : public rl::test_suite<MovedTimerTest, 2>, Workers {
 
   void thread(unsigned index) {
     if (index == 1) {
+      let_others_go_first(kStepsToSleep);
       sched::WakeBatch batch;
       hosts_[0].timers.fire_due(Host::kNowNs, batch);
       hosts_[0].inbox.push(&work_[0]);
@@ -248,7 +255,10 @@ class WatchTest : public rl::test_suite<WatchTest, 2>, Workers {
   }
 
   void thread(unsigned index) {
-    if (index == 1) return hosts_[1].spawn_quietly(idle_, &work_[0]);
+    if (index == 1) {
+      let_others_go_first(kStepsToSleep);
+      return hosts_[1].spawn_quietly(idle_, &work_[0]);
+    }
     RL_ASSERT(idle_.find_work(hosts_[0], 0) && hosts_[0].take() == &work_[0]);
   }
 };
@@ -265,6 +275,7 @@ class PostTest : public rl::test_suite<PostTest, 2>, Workers {
   void thread(unsigned index) {
     Host& self = hosts_[index];
     if (index == 0) {
+      let_others_go_first(kStepsToSleep);
       hosts_[0].injection.push(&work_[0]);
       idle_.rung(self, 1);
     }
@@ -274,6 +285,48 @@ class PostTest : public rl::test_suite<PostTest, 2>, Workers {
       work = self.take();
     }
     if (work == &work_[0]) self.spawn_quietly(idle_, &work_[1]);
+  }
+};
+
+// Two fibers come at once. Who takes both runs the first one for ever: the other worker must get the second.
+class ShareTest : public rl::test_suite<ShareTest, 2>, Workers {
+ public:
+  void before() {
+    idle_.enter();
+    idle_.enter();
+  }
+
+  void thread(unsigned index) {
+    Host& self = hosts_[index];
+    if (index == 0) {
+      let_others_go_first(kStepsToSleep);
+      base::IntrusiveQueue<Work, &Work::link> batch;
+      for (Work& work : work_) batch.push(&work);
+      hosts_[0].injection.push_all(batch);
+      idle_.rung(self, 1);
+    }
+    while (idle_.find_work(self, static_cast<int>(index)) && self.take() == nullptr) {
+    }
+  }
+};
+
+// One worker watches. The other one is idle for a moment, so that the watcher may give its post up, and then
+// runs for ever, with a fiber left in its queue.
+class PauseTest : public rl::test_suite<PauseTest, 2>, Workers {
+ public:
+  void before() {
+    idle_.enter();
+    idle_.enter();
+  }
+
+  void thread(unsigned index) {
+    Host& self = hosts_[index];
+    if (index == 1) {
+      let_others_go_first(2 * kStepsToSleep);
+      for (Work& work : work_) self.inbox.push(&work);
+    }
+    while (idle_.find_work(self, static_cast<int>(index)) && self.take() == nullptr) {
+    }
   }
 };
 
@@ -294,6 +347,8 @@ TEST_CASE("relacy: a timer that comes while a worker falls asleep is found", "[t
 TEST_CASE("relacy: what is spawned quietly is watched", "[watch][B4][B11]") {
   REQUIRE(explore_randomly<WatchTest>(50'000));
   REQUIRE(explore_randomly<PostTest>(50'000));
+  REQUIRE(explore_randomly<ShareTest>(50'000));
+  REQUIRE(explore_randomly<PauseTest>(50'000));
 }
 
 }  // namespace
