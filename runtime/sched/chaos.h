@@ -4,9 +4,9 @@
 //   steal(chaos_.below(workers));
 //
 // A worker then yields at cancellation points and after each wait, leaves what became ready to whoever
-// comes first, takes its queues in another order, robs others while it has work, ends its turn early, and gives
-// its kernel thread away between the steps of going to sleep. All of that is allowed at any time, so
-// everything that does not count turns must hold all the same.
+// comes first, takes its queues in another order, robs others while it has work, ends its turn early, and
+// lets other kernel threads go first between the steps of going to sleep. All of that is allowed at any
+// time, so everything that does not count turns must hold all the same.
 //
 // The numbers come from WEFT_SEED, or from a seed that is printed. The same seed gives each worker the same
 // numbers; what it does with them depends on the kernel's schedule all the same.
