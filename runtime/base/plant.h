@@ -56,6 +56,17 @@
 //  67  Ring::open            a forked child shares the ring's memory           [fork_test]
 //  68  Core::~Core           does not wait for its visitors                    [teardown_test]
 //  69  StackArena::take      hands a cold slot out twice                       [stack_pool_test]
+//
+//  70  UringDriver::open     keeps the doorbell when there is no ring           [K1]
+//  71  Stream::write_all     sends the last byte of a partial write again       [F9]
+//  72  was_cut_short         takes EINTR for the end of a connection            [F10]
+//  73  Listening::arrived    does not arm a failed accept again                 [F10]
+//  74  Ring::work_waiting    does not see that the completion queue overflowed  [F5]
+//  75  UringDriver::complete makes an end of data of every error                [F10]
+//  76  Listening::keep       lets std::bad_alloc out of a worker                [K2]
+//  77  ~Connection           keeps the place of a connection that never ran     [K1]
+//  78  wait_for_events       takes an interrupted poll for a signal to end      [K4]
+//  79  UringDriver::prepare  overtakes what waits for room in the queue         [F6]
 #pragma once
 
 namespace weft::base {

@@ -1,12 +1,14 @@
 #include "runtime/io/listening.h"
 
 #include <cerrno>
+#include <new>
 #include <utility>
 
 #include <fcntl.h>
 #include <poll.h>
 #include <sys/socket.h>
 
+#include "runtime/base/plant.h"
 #include "runtime/os/system.h"
 #include "runtime/sched/core.h"
 #include "runtime/sched/park.h"
@@ -34,7 +36,8 @@ bool is_passing(int error) {
 
 }  // namespace
 
-Listening::Listening(int fd) : fd_(fd), spare_fd_(open_spare()) {
+Listening::Listening(int fd) : fd_(fd) {
+  spare_fd_ = open_spare();  // last: nothing can throw any more
   operation_.fd = fd;
   operation_.completed = &on_completion;
 }
@@ -101,13 +104,13 @@ void Listening::arrived(int result, bool more, WakeBatch& batch) {
   if (!more) armed_ = false;
   if ((state & kClosing) != 0) {
     // Who waits now waits for the end of the operation, and not for a connection.
-    if (result >= 0) waiting_fds_.push_back(result);
+    if (result >= 0) keep(result);
     while (!armed_ && waiting.first() != nullptr) {
       if (WaitNode* closer = waiting.claim_first()) batch.add(*closer);
     }
   } else {
     if (result >= 0 || !is_passing(result)) hand_over(result, waiting, batch);
-    if (!armed_) {
+    if (!armed_ && !base::planted(73)) {
       // The kernel may end a multishot for reasons of its own, or this worker may be at its end: so it is
       // armed again where somebody waits.
       if (waiting.first() != nullptr) hand_over(kArmAgain, waiting, batch);
@@ -124,9 +127,19 @@ void Listening::hand_over(int result, WaitList& waiting, WakeBatch& batch) {
     node->item = static_cast<std::uint64_t>(static_cast<std::int64_t>(result));
     batch.add(*node);
   } else if (result >= 0) {
-    waiting_fds_.push_back(result);
+    keep(result);
   } else if (result != kArmAgain) {
     error_ = result;
+  }
+}
+
+void Listening::keep(int fd) noexcept {
+  try {
+    waiting_fds_.push_back(fd);
+  } catch (const std::bad_alloc&) {
+    if constexpr (base::planted(76)) throw;
+    os::system::close(fd);
+    error_ = -ENOMEM;
   }
 }
 

@@ -8,8 +8,8 @@
 // that a server at its limit leaves further clients in the kernel's backlog. [accept]
 //
 // Requires: nobody uses it when it is destroyed.
-// Promises: no accepted descriptor is lost: it is handed out, or closed by close(). Several may close: all
-// return when it is closed.
+// Promises: no accepted descriptor is lost: it is handed out, or closed, by close() or where there is no
+// memory to keep it. Several may close: all return when it is closed.
 #pragma once
 
 #include <cstddef>
@@ -52,6 +52,7 @@ class Listening {
                             sched::WakeBatch& batch);
   void arrived(int result, bool more, sched::WakeBatch& batch);
   void hand_over(int result, sched::WaitList& waiting, sched::WakeBatch& batch);
+  void keep(int fd) noexcept;
   void arm();
   void arm_again();
 
@@ -59,7 +60,7 @@ class Listening {
   // its pointer: who waits in accept(), or, when closing, in close()
   mutable sched::ObjectWord word_;
   // Under the lock:
-  int spare_fd_;
+  int spare_fd_ = -1;
   bool armed_ = false;
   bool disarming_ = false;
   int error_ = 0;  // found by the next accept()

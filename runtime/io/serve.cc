@@ -15,6 +15,7 @@
 
 #include <cxxabi.h>
 
+#include "runtime/base/plant.h"
 #include "runtime/os/clock.h"
 #include "runtime/sched/core.h"
 #include "runtime/sched/object_word.h"
@@ -138,7 +139,7 @@ class Connection {
     if (server_ == nullptr) return;
     stream.close();
     if (!served && !this_fiber::cancelled()) report_unserved();
-    server_->gate.leave();
+    if (served || !base::planted(77)) server_->gate.leave();
   }
 
   TcpStream stream;
@@ -156,7 +157,7 @@ class Connection {
 
 // Closing with unread bytes would send a reset, which can destroy a reply that is still on its way. So
 // our side ends first, and what the peer still says is read, for a moment.
-void end_gently(TcpStream& stream) {
+void end_gently(TcpStream& stream) try {
   if (stream.at_end() || this_fiber::cancelled() || !stream.shutdown_write().ok()) return;
   Timeout limit(kLinger);
   std::array<std::byte, 512> rest;
@@ -165,6 +166,8 @@ void end_gently(TcpStream& stream) {
     if (!n.ok() || *n == 0) return;
     total += *n;
   }
+} catch (const std::bad_alloc&) {
+  // no memory to say why it is over
 }
 
 // Whether an error is only the news that the peer, or a deadline, or the drain has ended the connection.
@@ -190,13 +193,22 @@ void serve_one(Server& server, TcpStream& stream,
   if (server.core.draining()) server.drained.fetch_add(1, std::memory_order_relaxed);
 }
 
+// Not even without memory is a server at its end: it pauses, as without descriptors.
+absl::StatusOr<TcpStream> accept_one(TcpListener& listener) {
+  try {
+    return listener.accept();
+  } catch (const std::bad_alloc&) {
+    return absl::Status(absl::StatusCode::kResourceExhausted, "");
+  }
+}
+
 // Accepts until something ends that: OK for the drain and for a closed listener.
 absl::Status accept_all(Server& server, TcpListener& listener, Scope& connections,
                         const std::function<absl::Status(TcpStream&)>& handler,
                         const ServeOptions& options) {
   absl::Duration pause = kPauseMin;
   while (server.gate.enter()) {
-    absl::StatusOr<TcpStream> stream = listener.accept();
+    absl::StatusOr<TcpStream> stream = accept_one(listener);
     if (stream.ok()) {
       pause = kPauseMin;
       connections.spawn(

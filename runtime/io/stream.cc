@@ -4,6 +4,7 @@
 #include <utility>
 
 #include "runtime/base/check.h"
+#include "runtime/base/plant.h"
 #include "runtime/sched/fiber.h"
 #include "runtime/sched/worker.h"
 
@@ -36,7 +37,8 @@ absl::Status Stream::write_all(Bytes bytes) {
   while (!rest.empty()) {
     absl::StatusOr<std::size_t> written = write(rest);
     if (!written.ok()) return written.status();
-    rest = rest.subspan(*written);
+    const bool repeat = base::planted(71) && *written > 1 && *written < rest.size();
+    rest = rest.subspan(*written - (repeat ? 1 : 0));
   }
   return absl::OkStatus();
 }

@@ -1,6 +1,7 @@
 #include <weft/net.h>
 
 #include <cerrno>
+#include <new>
 
 #include <netinet/in.h>
 #include <netinet/tcp.h>
@@ -24,6 +25,12 @@ void set_option(int fd, int level, int name, int value) {
   os::system::setsockopt(fd, level, name, &value, sizeof value);
 }
 
+// That it is over must be heard without memory, too.
+absl::Status closed() {
+  return sched::status_or_bare(absl::StatusCode::kAborted,
+                               [] { return absl::AbortedError("accept: closed"); });
+}
+
 }  // namespace
 
 TcpListener::TcpListener(std::unique_ptr<Listening> listening) : listening_(std::move(listening)) {}
@@ -36,7 +43,13 @@ absl::StatusOr<TcpListener> TcpListener::bind(std::string_view address, ListenOp
   if (!parsed.ok()) return parsed.status();
   const int fd = os::system::socket(parsed->family(), SOCK_STREAM | SOCK_CLOEXEC, 0);
   if (fd < 0) return sched::errno_status("socket", fd);
-  auto listening = std::make_unique<Listening>(fd);  // closes it on every way out
+  std::unique_ptr<Listening> listening;  // closes it on every way out
+  try {
+    listening = std::make_unique<Listening>(fd);
+  } catch (const std::bad_alloc&) {
+    os::system::close(fd);
+    throw;
+  }
   // A restarted server must not wait for the old connections' TIME_WAIT.
   set_option(fd, SOL_SOCKET, SO_REUSEADDR, 1);
   if (options.reuse_port) set_option(fd, SOL_SOCKET, SO_REUSEPORT, 1);
@@ -55,11 +68,11 @@ absl::StatusOr<TcpStream> TcpListener::accept() {
   if (sched::current_fiber() == nullptr) {
     return absl::FailedPreconditionError("accept: only a fiber can wait for a connection");
   }
-  if (listening_ == nullptr) return absl::AbortedError("accept: closed");
+  if (listening_ == nullptr) return closed();
   while (true) {
     const int result = listening_->accept();
     if (result >= 0) return TcpStream::adopt(result);
-    if (result == Listening::kClosed) return absl::AbortedError("accept: closed");
+    if (result == Listening::kClosed) return closed();
     if (result == Listening::kInterrupted) {
       if (absl::Status status = sched::interrupted(); !status.ok()) return status;
       if (sched::current_worker()->core().draining()) {

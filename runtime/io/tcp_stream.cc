@@ -5,6 +5,7 @@
 #include <algorithm>
 #include <cerrno>
 #include <limits>
+#include <new>
 
 #include <netinet/in.h>
 #include <netinet/tcp.h>
@@ -109,7 +110,14 @@ TcpStream::TcpStream(TcpStream&&) noexcept = default;
 TcpStream& TcpStream::operator=(TcpStream&&) noexcept = default;
 TcpStream::~TcpStream() = default;
 
-TcpStream TcpStream::adopt(int fd) { return TcpStream(std::make_unique<Socket>(fd)); }
+TcpStream TcpStream::adopt(int fd) {
+  std::unique_ptr<Socket> socket(new (std::nothrow) Socket(fd));
+  if (socket == nullptr) {
+    os::system::close(fd);
+    throw std::bad_alloc();
+  }
+  return TcpStream(std::move(socket));
+}
 
 absl::StatusOr<TcpStream> TcpStream::connect(std::string_view host_port) {
   if (sched::current_fiber() == nullptr) return no_fiber("connect");

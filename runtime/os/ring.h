@@ -18,6 +18,8 @@
 
 #include <liburing.h>
 
+#include "runtime/base/plant.h"
+
 namespace weft::os {
 
 struct RingOptions {
@@ -76,7 +78,7 @@ class Ring {
   // True when an enter would bring completions: deferred work, or a queue that had overflowed.
   bool work_waiting() const {
     return (__atomic_load_n(ring_.sq.kflags, __ATOMIC_RELAXED) &  // relaxed: a hint, asked again
-            (IORING_SQ_TASKRUN | IORING_SQ_CQ_OVERFLOW)) != 0;
+            (IORING_SQ_TASKRUN | (base::planted(74) ? 0 : IORING_SQ_CQ_OVERFLOW))) != 0;
   }
   std::uint64_t enters() const { return enters_; }
 

@@ -16,6 +16,7 @@
 #include <unistd.h>
 
 #include "runtime/base/check.h"
+#include "runtime/base/plant.h"
 #include "runtime/os/clock.h"
 #include "runtime/sched/core.h"
 #include "runtime/sched/process.h"
@@ -159,7 +160,9 @@ Events wait_for_events(int ended_fd, int signals_fd, std::int64_t deadline_ns) {
   if (deadline_ns != os::kNever) {
     timeout = deadline_ns <= now ? 0 : static_cast<int>((deadline_ns - now) / 1'000'000 + 1);
   }
-  if (poll(waiting, 2, timeout) <= 0) return events;
+  const int ready = poll(waiting, 2, timeout);
+  if (base::planted(78) && ready < 0) events.signals = 1;
+  if (ready <= 0) return events;
   events.body_ended = (waiting[0].revents & POLLIN) != 0;
   if ((waiting[1].revents & POLLIN) != 0 &&
       read(signals_fd, &events.signals, sizeof events.signals) < 0) {

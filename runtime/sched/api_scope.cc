@@ -98,7 +98,9 @@ internal::Prepared FiberGroup::prepare(const internal::FiberCode& code, const Sp
   if (group.core() == nullptr) return {nullptr, nullptr};
   sched::FiberBlock* fiber = sched::new_fiber(group, code, options, site);
   if (__builtin_expect(fiber == nullptr, 0)) {
-    group.record_unmade(absl::ResourceExhaustedError("spawn: no memory for a control block"));
+    group.record_unmade(sched::status_or_bare(absl::StatusCode::kResourceExhausted, [] {
+      return absl::ResourceExhaustedError("spawn: no memory for a control block");
+    }));
     return {nullptr, nullptr};
   }
   return {fiber, sched::fiber_storage(*fiber)};

@@ -262,12 +262,14 @@ class ClaimWord {
   }
 
   bool park_word(std::uint64_t wait, unsigned refuse) {
-    std::uint64_t seen = word_.load(std::memory_order_relaxed);  // relaxed: the CAS checks it
+    // acquire, here and when the CAS fails: who is refused looks next at the flag that was set before the
+    // request. [level]
+    std::uint64_t seen = word_.load(std::memory_order_acquire);
     while (true) {
       if ((View{seen}.requests() & refuse) != 0 && !base::planted(11)) return false;
       const std::uint64_t wanted =
           (seen & ~std::uint64_t{7}) | static_cast<std::uint64_t>(FiberState::kParked) | wait;
-      // release: the fiber's registers are on its stack; acquire: the level's flag behind a request.
+      // release: the fiber's registers are on its stack. acquire: as above, for the wait that is entered.
       if (word_.compare_exchange_weak(seen, wanted, std::memory_order_acq_rel,
                                       std::memory_order_acquire)) {
         return true;

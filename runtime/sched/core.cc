@@ -7,6 +7,7 @@
 #include <span>
 
 #include <pthread.h>
+#include <sys/uio.h>
 #include <unistd.h>
 
 #include "runtime/base/check.h"
@@ -278,8 +279,11 @@ void log(const Core* core, LogLevel level, std::string_view text) {
   if (core != nullptr && core->options().log) {
     core->options().log(level, text);
   } else if (level != LogLevel::kInfo) {
-    const std::string line = "weft: " + std::string(text) + "\n";
-    if (write(STDERR_FILENO, line.data(), line.size()) < 0) return;  // nobody left to tell
+    // In one call, so that lines stay whole, and without memory of its own.
+    char prefix[] = "weft: ", newline[] = "\n";
+    const iovec parts[] = {
+        {prefix, sizeof prefix - 1}, {const_cast<char*>(text.data()), text.size()}, {newline, 1}};
+    if (writev(STDERR_FILENO, parts, std::size(parts)) < 0) return;  // nobody left to tell
   }
 }
 

@@ -23,6 +23,13 @@ void end_with_error(FiberBlock& fiber, const absl::Status* error) {
   seal(fiber, Ending::kReturned);
 }
 
+// There was no memory to keep an exception in: that much is said of it.
+void end_without_exception(FiberBlock& fiber) {
+  const absl::Status error(absl::StatusCode::kResourceExhausted, "");
+  fiber.code->fail(fiber_storage(fiber), absl::Status(error));
+  end_with_error(fiber, &error);
+}
+
 void run_closure(FiberBlock& fiber) {
   std::shared_ptr<ChildException> thrown;
   try {
@@ -31,19 +38,31 @@ void run_closure(FiberBlock& fiber) {
   } catch (abi::__forced_unwind&) {
     throw;  // pthread_exit and pthread_cancel must not stop here
   } catch (...) {
-    thrown = std::make_shared<ChildException>();
-    thrown->pointer = std::current_exception();
+    try {
+      thrown = std::make_shared<ChildException>();
+      thrown->pointer = std::current_exception();
+    } catch (const std::bad_alloc&) {
+      return end_without_exception(fiber);
+    }
   }
   ::new (fiber_storage(fiber)) std::shared_ptr<ChildException>(thrown);
   fiber.group->record(fiber, nullptr, std::move(thrown));
   seal(fiber, Ending::kThrew);
 }
 
+absl::Status why_refused(FiberBlock& fiber) {
+  if (fiber.frame->refusal == Refusal::kNoStack) {
+    return status_or_bare(absl::StatusCode::kResourceExhausted,
+                          [&] { return fiber.group->core()->stacks().shortage(); });
+  }
+  return status_or_bare(absl::StatusCode::kInvalidArgument, [&] {
+    return validate_stack_bytes(BlockCache::extras_of(&fiber)->stack_bytes);
+  });
+}
+
 void fiber_main(FiberBlock& fiber) {
   if (fiber.frame->refusal != Refusal::kNone) {
-    refuse_fiber(fiber, fiber.frame->refusal == Refusal::kNoStack
-                            ? fiber.group->core()->stacks().shortage()
-                            : validate_stack_bytes(BlockCache::extras_of(&fiber)->stack_bytes));
+    refuse_fiber(fiber, why_refused(fiber));
   } else if (fiber.claim.asked(kCancel)) {
     refuse_fiber(fiber, status_of(report_interruption(fiber)));
   } else {

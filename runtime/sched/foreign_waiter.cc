@@ -15,12 +15,17 @@ struct Pool {
 
 // Never destroyed: threads may end, and wakers arrive, after static destruction.
 Pool& pool() {
-  static Pool* const instance = new Pool;
+  alignas(Pool) static char memory[sizeof(Pool)];
+  static Pool* const instance = new (memory) Pool;
   return *instance;
 }
 
 struct Lease {
   ForeignWaiter* record;
+  // Where there is no memory for a record: a waker that is late may then wake an address whose thread has
+  // ended, and the kernel says that nobody is there.
+  ForeignWaiter own;
+
   Lease() {
     Pool& all = pool();
     std::lock_guard hold(all.lock);
@@ -28,10 +33,12 @@ struct Lease {
     if (record != nullptr) {
       all.free = record->next;
     } else {
-      record = new ForeignWaiter;
+      record = new (std::nothrow) ForeignWaiter;
     }
+    if (record == nullptr) record = &own;
   }
   ~Lease() {
+    if (record == &own) return;
     Pool& all = pool();
     std::lock_guard hold(all.lock);
     record->next = all.free;

@@ -1,8 +1,11 @@
 #include "runtime/sched/group.h"
 
+#include <algorithm>
+#include <array>
+#include <new>
+#include <span>
 #include <string>
 #include <utility>
-#include <vector>
 
 #include "runtime/base/check.h"
 #include "runtime/base/plant.h"
@@ -14,11 +17,25 @@
 namespace weft::sched {
 
 // Made by the first error: most groups never have one.
+namespace {
+
+// A line for which there is no memory is left out: whoever is told here goes on.
+template <class Make>
+void log_made(const Core* core, LogLevel level, Make make) noexcept {
+  try {
+    log(core, level, make());
+  } catch (const std::bad_alloc&) {
+    log(core, level, "no memory for a line of the log");
+  }
+}
+
+}  // namespace
+
 struct Group::Errors {
   static constexpr std::size_t kOthersMax = 8;
 
   absl::Status first;
-  std::vector<absl::Status> others;
+  std::array<absl::Status, kOthersMax> others;
   std::size_t count = 0;
   std::shared_ptr<ChildException> exception;
 };
@@ -53,13 +70,15 @@ std::exception_ptr Group::take_unseen_exception() {
   // acq_rel: as in report().
   if (exception != nullptr && !exception->taken.exchange(true, std::memory_order_acq_rel)) {
     if (std::uncaught_exceptions() == 0) return exception->pointer;
-    log(core_, LogLevel::kError,
-        std::string("group ") + options_.name +
-            ": an exception of a fiber is lost, because another one unwinds");
+    log_made(core_, LogLevel::kError, [&] {
+      return std::string("group ") + options_.name +
+             ": an exception of a fiber is lost, because another one unwinds";
+    });
   } else if (errors_->count != 0 && !options_.log_errors) {
-    log(core_, LogLevel::kWarning,
-        std::string("group ") + options_.name +
-            ": nobody looked at the error of a fiber: " + errors_->first.ToString());
+    log_made(core_, LogLevel::kWarning, [&] {
+      return std::string("group ") + options_.name +
+             ": nobody looked at the error of a fiber: " + errors_->first.ToString();
+    });
   }
   return nullptr;
 }
@@ -110,41 +129,44 @@ void Group::orphan_subgroups() {
 }
 
 void Group::record(FiberBlock& fiber, const absl::Status* error,
-                   std::shared_ptr<ChildException> exception) {
+                   std::shared_ptr<ChildException> exception) noexcept {
   // That a cancelled child says so is no error.
   if (error != nullptr && is_interruption(*error) && fiber.claim.asked(kCancel)) return;
-  absl::Status copy = error != nullptr ? deep_copy(*error) : absl::OkStatus();
-  // Whoever still has the handle will see it there.
-  const bool unseen = (fiber.join.load() & FiberBlock::kDetached) != 0;
-  if (error != nullptr && options_.log_errors && unseen) {
-    log(core_, LogLevel::kWarning, describe(fiber) + " ended with " + copy.ToString());
+  absl::Status copy;
+  if (error != nullptr) {
+    copy = status_or_bare(error->code(), [error] { return deep_copy(*error); });
+    // Whoever still has the handle will see it there.
+    const bool unseen = (fiber.join.load() & FiberBlock::kDetached) != 0;
+    if (options_.log_errors && unseen) {
+      log_made(core_, LogLevel::kWarning,
+               [&] { return describe(fiber) + " ended with " + copy.ToString(); });
+    }
   }
-
-  const std::uint64_t state = word_.lock();
-  if (errors_ == nullptr) errors_ = std::make_unique<Errors>();
-  if (exception != nullptr && errors_->exception == nullptr)
-    errors_->exception = std::move(exception);
-  if (error != nullptr) keep_error(std::move(copy));
-  word_.unlock(state);
+  keep(std::move(copy), std::move(exception));
   if (!options_.keep_going) cancel();
 }
 
-void Group::record_unmade(const absl::Status& error) {
-  const std::uint64_t state = word_.lock();
-  if (errors_ == nullptr) errors_ = std::make_unique<Errors>();
-  keep_error(error);
-  word_.unlock(state);
-  if (options_.log_errors) log(core_, LogLevel::kWarning, error.ToString());
+void Group::record_unmade(const absl::Status& error) noexcept {
+  keep(error, nullptr);
+  if (options_.log_errors) log_made(core_, LogLevel::kWarning, [&] { return error.ToString(); });
   if (!options_.keep_going) cancel();
 }
 
-// Under the lock.
-void Group::keep_error(absl::Status error) {
-  if (++errors_->count == 1) {
+// Made before the lock, and perhaps for nothing: nothing may fail under it.
+void Group::keep(absl::Status error, std::shared_ptr<ChildException> exception) {
+  std::unique_ptr<Errors> made(new (std::nothrow) Errors);
+  const std::uint64_t state = word_.lock();
+  if (errors_ == nullptr) errors_ = std::move(made);
+  if (errors_ == nullptr) {
+    unkept_ = error.ok() ? absl::StatusCode::kResourceExhausted : error.code();
+  } else if (exception != nullptr) {
+    if (errors_->exception == nullptr) errors_->exception = std::move(exception);
+  } else if (++errors_->count == 1) {
     errors_->first = std::move(error);
-  } else if (errors_->others.size() < Errors::kOthersMax) {
-    errors_->others.push_back(std::move(error));
+  } else if (errors_->count - 2 < Errors::kOthersMax) {
+    errors_->others[errors_->count - 2] = std::move(error);
   }
+  word_.unlock(state);
 }
 
 void Group::cancel(Interruption why) {
@@ -238,6 +260,7 @@ absl::Status Group::join() {
 absl::Status Group::report() {
   const std::uint64_t state = word_.lock();
   const std::unique_ptr<Errors> errors = std::exchange(errors_, nullptr);
+  const absl::StatusCode unkept = std::exchange(unkept_, absl::StatusCode::kOk);
   word_.unlock(state);
   if (errors != nullptr && errors->exception != nullptr &&
       // acq_rel: only one of this join and the fiber's own takes it.
@@ -245,8 +268,13 @@ absl::Status Group::report() {
     std::rethrow_exception(errors->exception->pointer);
   }
   if (errors != nullptr && errors->count != 0) {
-    return with_others(std::move(errors->first), errors->others, errors->count - 1);
+    const std::size_t others = errors->count - 1;
+    const std::span<const absl::Status> kept(errors->others.data(),
+                                             std::min(others, Errors::kOthersMax));
+    return status_or_bare(errors->first.code(),
+                          [&] { return with_others(errors->first, kept, others); });
   }
+  if (unkept != absl::StatusCode::kOk) return absl::Status(unkept, "");
   return cover_.raised() == Interruption::kDeadlineExceeded ? status_of(cover_.raised())
                                                             : absl::OkStatus();
 }

@@ -82,10 +82,10 @@ class Group {
   // Notes that a child ended with an error or an exception, and cancels the others if that is the rule.
   // Call from: the child, on its own stack, before ended().
   void record(FiberBlock& fiber, const absl::Status* error,
-              std::shared_ptr<ChildException> exception);
+              std::shared_ptr<ChildException> exception) noexcept;
 
   // Notes that a child could not even be made. Call from: spawn.
-  void record_unmade(const absl::Status& error);
+  void record_unmade(const absl::Status& error) noexcept;
 
   // Lets a child go. The last touch by it. Call from: the commit step of its exit.
   void ended(FiberBlock& fiber, WakeBatch& batch) {
@@ -131,7 +131,7 @@ class Group {
   // it. What visit() answers is whether to go on below.
   template <class Visit>
   void walk_down(Visit visit);
-  void keep_error(absl::Status error);
+  void keep(absl::Status error, std::shared_ptr<ChildException> exception);
   void attach(Group& subgroup);
   void detach(Group& subgroup);
   bool wait_empty(unsigned accepts);
@@ -161,6 +161,8 @@ class Group {
   };
   Deadline deadline_{*this};
   std::unique_ptr<Errors> errors_;
+  // Something ended with an error or an exception, and there was no memory for errors_.
+  absl::StatusCode unkept_ = absl::StatusCode::kOk;
 };
 
 }  // namespace weft::sched

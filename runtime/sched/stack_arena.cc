@@ -59,8 +59,8 @@ std::string advice_for(Step step) {
       absl::StrCat("raise the sysctl vm.max_map_count (now ", os::map_count_limit(), ")");
   switch (step) {
     case Step::kMap:
-      return absl::StrCat("look at RLIMIT_AS, RLIMIT_MEMLOCK and vm.overcommit_memory, or ",
-                          sysctl);
+      return absl::StrCat(
+          "look at RLIMIT_AS, RLIMIT_DATA, RLIMIT_MEMLOCK and vm.overcommit_memory, or ", sysctl);
     case Step::kAdviseGuard:
       return "no memory for page tables: look at the memory limit of the process's cgroup";
     case Step::kProtectGuard:

@@ -104,7 +104,7 @@ absl::Status deep_copy(const absl::Status& status) {
   return copy;
 }
 
-absl::Status with_others(absl::Status first, const std::vector<absl::Status>& others,
+absl::Status with_others(absl::Status first, std::span<const absl::Status> others,
                          std::size_t other_count) {
   if (other_count == 0) return first;
   std::string text;

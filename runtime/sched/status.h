@@ -1,9 +1,10 @@
 // What the scheduler says in absl::Status terms.
 #pragma once
 
+#include <new>
+#include <span>
 #include <string>
 #include <string_view>
-#include <vector>
 
 #include <absl/status/status.h>
 
@@ -24,8 +25,18 @@ int errno_of(const absl::Status& status);
 // not instrumented, and a shared reference count would look like a race to TSan.
 absl::Status deep_copy(const absl::Status& status);
 
+// What `make` returns; without memory for its text the code alone, which needs none.
+template <class Make>
+absl::Status status_or_bare(absl::StatusCode code, Make make) noexcept {
+  try {
+    return make();
+  } catch (const std::bad_alloc&) {
+    return absl::Status(code, "");
+  }
+}
+
 // `first` with the texts of `others` as a payload, and how many more there were.
-absl::Status with_others(absl::Status first, const std::vector<absl::Status>& others,
+absl::Status with_others(absl::Status first, std::span<const absl::Status> others,
                          std::size_t other_count);
 
 }  // namespace weft::sched

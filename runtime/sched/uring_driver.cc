@@ -87,6 +87,7 @@ int UringDriver::open(const os::RingOptions& options) {
   if (doorbell_ < 0) return doorbell_;
   const int result = ring_.open(options);
   failed_step_ = ring_.failed_step();
+  if (base::planted(70) && result != 0) doorbell_ = -1;
   if (result == 0) fill_doorbell();
   return result;
 }
@@ -94,7 +95,7 @@ int UringDriver::open(const os::RingOptions& options) {
 void UringDriver::prepare(Operation& operation) {
   ++in_flight_;
   operation.cancel_wanted = false;
-  if (!backlog_.empty() || !fill(operation)) {
+  if ((!backlog_.empty() && !base::planted(79)) || !fill(operation)) {
     operation.stage = Operation::Stage::kBacklog;
     backlog_.push(&operation);
   }
@@ -228,7 +229,7 @@ void UringDriver::complete(const io_uring_cqe& completion, WakeBatch& batch) {
     operation.completed(operation, completion.res, more, batch);
     return;
   }
-  operation.result = completion.res;
+  operation.result = base::planted(75) ? std::max(completion.res, 0) : completion.res;
   operation.more_data = (completion.flags & IORING_CQE_F_SOCK_NONEMPTY) != 0;
   FiberBlock& fiber = *operation.fiber;
   // the last touch: from here on the fiber may run and the operation be gone

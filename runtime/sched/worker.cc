@@ -31,31 +31,34 @@ Worker::Worker(Core& core, int index)
       shuffles_(core.options().shuffle_wakes && core.options().workers > 1),
       timers_(absl::ToInt64Nanoseconds(core.options().timer_slack)),
       stacks_(core.stacks()),
+      driver_(std::make_unique<UringDriver>()),
       core_(core),
       index_(index) {}
 
 Worker::~Worker() = default;
 
-void Worker::main() {
-  set_current_worker(this);
-  auto driver = std::make_unique<UringDriver>();
-  AlternateStack alternate;
-  absl::Status status;
-  if (int error = driver->open(); error < 0) {
-    status = errno_status(driver->failed_step(), error);
-  } else if (!base::planted(60)) {
-    status = alternate.enter();
+absl::Status Worker::set_up(AlternateStack& alternate) {
+  auto& driver = static_cast<UringDriver&>(*driver_);
+  if (int error = driver.open(); error < 0) return errno_status(driver.failed_step(), error);
+  if (!base::planted(60)) {
+    if (absl::Status status = alternate.enter(); !status.ok()) return status;
   }
   blocks_ = BlockCache::lease();
-  if (status.ok() && blocks_ == nullptr) {
-    status = absl::ResourceExhaustedError("no memory for the control blocks of a worker");
+  if (blocks_ == nullptr) {
+    return absl::ResourceExhaustedError("no memory for the control blocks of a worker");
   }
-  driver_ = std::move(driver);
+  reserve_ = stacks_.acquire();
+  return reserve_ != nullptr ? absl::OkStatus() : core_.stacks().shortage();
+}
+
+void Worker::main() {
+  set_current_worker(this);
   thread_state_ = reinterpret_cast<ThreadState*>(abi::__cxa_get_globals());
   errno_ = &errno;
   fp_control_ = arch::read_fp_control();
-  reserve_ = stacks_.acquire();
-  if (status.ok() && reserve_ == nullptr) status = core_.stacks().shortage();
+  AlternateStack alternate;
+  absl::Status status =
+      status_or_bare(absl::StatusCode::kResourceExhausted, [&] { return set_up(alternate); });
   const bool runs = status.ok();
   if (runs && index_ == 0) blocks_->prewarm(core_.options().prewarm);
   core_.worker_started(index_, std::move(status));

@@ -88,7 +88,7 @@ class Worker : private SwitchedStack {
   Worker(const Worker&) = delete;
   Worker& operator=(const Worker&) = delete;
 
-  // The worker's life, on its own kernel thread: opens the driver, reports, loops, ends.
+  // The worker's life, on its own kernel thread: sets up, reports, loops, ends.
   void main();
 
   // ---- The running fiber
@@ -181,6 +181,7 @@ class Worker : private SwitchedStack {
  private:
   friend class WakeBatch;
 
+  absl::Status set_up(AlternateStack& alternate);
   FiberBlock* pick();
   FiberBlock* pick_in_new_turn(bool something_left);
   FiberBlock* counted(FiberBlock* fiber);

@@ -52,7 +52,8 @@ READS_DESTINATION = re.compile(r"(add|sub|and|or|xor|adc|sbb|inc|dec|neg|not|sh[
                                r"xchg|cmpxchg|imul|bt|p?unpck|movh|pinsr)")
 PADDING = re.compile(r"(nop|xchg +%ax,%ax)")
 NEVER_RETURN = {"_Unwind_Resume", "__cxa_rethrow", "__cxa_throw", "_ZSt9terminatev", "abort",
-                "__stack_chk_fail", "_ZSt17rethrow_exceptionNSt15__exception_ptr13exception_ptrE"}
+                "__stack_chk_fail", "_ZSt17rethrow_exceptionNSt15__exception_ptr13exception_ptrE",
+                "_ZN4weft4base12check_failedEPKciS2_S2_"}
 NO_FALL_THROUGH = re.compile(r"(jmp|ret|ud2|hlt)")
 
 

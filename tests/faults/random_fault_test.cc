@@ -81,14 +81,14 @@ TEST_CASE("random faults: when they end the service serves all again", "[faults]
   int refused = 0;
   for (int i = 0; i < seeds(); ++i) {
     const std::uint64_t seed = first + static_cast<std::uint64_t>(i);
-    trying.now({"seed ", os::system::Call::kCount, 0}, static_cast<unsigned>(seed));
+    trying.now({"seed ", os::system::Call::kCount, 0}, seed);
     const test::ProcessUse before = test::process_use();
     const Story story = tell(seed);
     const test::ProcessUse after = test::process_use(before.threads);
     INFO("WEFT_SEED=" << seed << ": " << story.faults << " faults, " << story.served);
     CHECK(story.afterwards == kClients);
     CHECK(story.served.ok());
-    CHECK(after.threads == before.threads);
+    CHECK(after.threads <= before.threads);
     CHECK(after.descriptors == before.descriptors);
     faults += story.faults;
     refused += kRounds * kClients - story.under_faults;

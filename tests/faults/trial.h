@@ -5,6 +5,9 @@
 //   const test::Tried tried = test::try_with(fault, nth);
 #pragma once
 
+#include <cstdint>
+#include <cstdio>
+#include <cstring>
 #include <mutex>
 #include <string>
 #include <system_error>
@@ -12,6 +15,7 @@
 #include <malloc.h>
 
 #include "runtime/os/system.h"
+#include "runtime/sched/core.h"
 #include "tests/faults/echo_service.h"
 #include "tests/maps.h"
 #include "tests/support/proc.h"
@@ -27,13 +31,16 @@ struct Fault {
 
 class Trying {
  public:
+  // `disarm` ends the faults before the report of a hang.
   // One arena of malloc: others would come and go among the mappings that are counted.
-  Trying() { mallopt(M_ARENA_MAX, 1); }
+  explicit Trying(void (*disarm)() = &os::system::disarm_faults) : disarm_(disarm) {
+    mallopt(M_ARENA_MAX, 1);
+  }
 
-  void now(const Fault& fault, unsigned nth) {
+  void now(const Fault& fault, std::uint64_t nth) {
     const std::lock_guard hold(mutex_);
-    text_ = std::string(fault.name) + " number " + std::to_string(nth) + ": " +
-            std::generic_category().message(fault.error);
+    std::snprintf(text_, sizeof text_, "%s number %llu: %s", fault.name,
+                  static_cast<unsigned long long>(nth), strerrordesc_np(fault.error));
   }
   std::string text() const {
     const std::lock_guard hold(mutex_);
@@ -41,9 +48,17 @@ class Trying {
   }
 
  private:
+  std::string report() const {
+    disarm_();
+    std::string all = text() + "\n";
+    sched::Core::for_each([&all](sched::Core& core) { all += core.dump_fibers(); });
+    return all;
+  }
+
+  void (*const disarm_)();
   mutable std::mutex mutex_;
-  std::string text_;
-  Watchdog watchdog_{[] { return services_ended.load(); }, [this] { return text() + "\n"; }};
+  char text_[200] = {};
+  Watchdog watchdog_{[] { return services_ended.load(); }, [this] { return report(); }};
 };
 
 struct Tried {

@@ -17,6 +17,8 @@
 
 #include <catch2/catch.hpp>
 
+#include "runtime/os/clock.h"
+#include "runtime/os/system.h"
 #include "tests/io/loopback.h"
 #include "tests/support/proc.h"
 
@@ -130,6 +132,70 @@ TEST_CASE("listener: without descriptors it turns one away at a time and does no
     int status = 0;
     waitpid(clients, &status, 0);
     return WIFEXITED(status) && WEXITSTATUS(status) == 0 ? 0 : 18;
+  });
+  CHECK(code == 0);
+}
+
+// A server whose connections hold all descriptors while hundreds of clients wait.
+struct LimitedServer {
+  static constexpr unsigned kAttempts = 8;
+
+  // What the pauses of serve() between so many attempts add up to, at least.
+  static constexpr std::int64_t kPausesNs =
+      (1 + 2 + 4 + 8 + 16 + 32 + 64) * std::int64_t{1'000'000};
+
+  static unsigned attempts() { return os::system::calls_seen(os::system::Call::kAccept); }
+
+  // Serves until the clients' process has ended. Returns its exit status, or what went wrong.
+  static int run(Runtime& runtime, TcpListener& listener, pid_t clients) {
+    const std::int64_t began_ns = os::now_ns();
+    std::int64_t last_ns = 0;
+    const Fiber<void> release = runtime.root().spawn([&] {
+      while (attempts() < kAttempts) this_fiber::yield();
+      last_ns = os::now_ns();
+    });
+    Fiber<absl::Status> server = runtime.root().spawn([&] {
+      return serve(listener, [&release](TcpStream& stream) -> absl::Status {
+        std::array<char, 1> byte;
+        if (absl::Status s = release.wait(); !s.ok()) return s;
+        if (absl::StatusOr<std::size_t> n = stream.read(byte); !n.ok()) return n.status();
+        return stream.write_all("!");
+      });
+    });
+    int status = 0;
+    waitpid(clients, &status, 0);
+    runtime.drain();
+    if (!server.join().ok() || !WIFEXITED(status)) return 20;
+    if (last_ns - began_ns < kPausesNs) return 21;  // it tried more often than its pauses allow
+    return WEXITSTATUS(status);
+  }
+};
+
+TEST_CASE("listener: five hundred clients of a server with 64 descriptors are served or sent away",
+          "[listener][F8]") {
+  test::Watchdog watchdog(120);
+  constexpr int kClients = 500;
+  const int code = in_child([] {
+    alarm(100);
+    auto listener = TcpListener::bind("127.0.0.1:0");
+    int ready[2];
+    if (!listener.ok() || pipe(ready) != 0) return 10;
+    const pid_t clients = fork();
+    if (clients == 0) {
+      alarm(100);
+      _exit(run_clients(listener->local().port(), kClients, ready[1]));
+    }
+    char byte;
+    if (read(ready[0], &byte, 1) != 1) return 11;
+    Options options;
+    options.workers = 1;
+    options.log = [](LogLevel, std::string_view) {};
+    auto runtime = Runtime::start(options);
+    if (!runtime.ok()) return 12;
+    const rlimit limit{64, 64};
+    setrlimit(RLIMIT_NOFILE, &limit);
+    os::system::arm_fault(os::system::Call::kAccept, ~0u, 0);  // only counts
+    return LimitedServer::run(**runtime, *listener, clients);
   });
   CHECK(code == 0);
 }

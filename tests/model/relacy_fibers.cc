@@ -37,7 +37,6 @@ void Fibers::leave(sched::Worker::Commit commit, void* argument) {
 }
 
 void Fibers::make_ready(sched::FiberBlock& block) {
-  RL_ASSERT(block.claim.load().state() == sched::FiberState::kRunnable);
   of(block).registers.write();
   const std::uint32_t before = of(block).queued.exchange(1, std::memory_order_release);
   RL_ASSERT(before == 0);

@@ -139,7 +139,7 @@ TEST_CASE("fiber shortage: whichever call fails, one fiber pays and the others r
   const unsigned repeat = GENERATE(1u, kForEver);
   const int workers = GENERATE(1, 2);
   std::atomic<std::uint64_t> attempts{0};
-  test::Watchdog watchdog([&] { return attempts.load(); }, [] { return std::string(); });
+  test::Watchdog watchdog([&] { return attempts.load(); });
   const unsigned step = kSanitized ? 7 : 1;
   unsigned refused = 0;
   for (unsigned nth = 0;; nth += step) {

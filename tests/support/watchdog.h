@@ -13,6 +13,7 @@
 #include <string>
 #include <thread>
 #include <utility>
+#include <vector>
 
 #include <unistd.h>
 
@@ -30,8 +31,16 @@ class Watchdog {
   // Requires: `core` outlives the watchdog.
   Watchdog(sched::Core& core, std::function<std::uint64_t()> progress,
            std::int64_t hang_ns = kHangNs)
-      : core_(core),
-        progress_(std::move(progress)),
+      // Events first, for they take no lock; a lock may be what hangs.
+      : Watchdog(std::move(progress),
+                 {[&core] { return core.dump_events(); }, [&core] { return core.dump_fibers(); }},
+                 hang_ns) {}
+  // `reports` say what there is to say of a hang; none where a test makes one runtime after the other.
+  explicit Watchdog(std::function<std::uint64_t()> progress,
+                    std::vector<std::function<std::string()>> reports = {},
+                    std::int64_t hang_ns = kHangNs)
+      : progress_(std::move(progress)),
+        reports_(std::move(reports)),
         hang_ns_(hang_ns),
         thread_([this] { run(); }) {}
   ~Watchdog() {
@@ -54,18 +63,17 @@ class Watchdog {
       if (over()) return;
       const std::uint64_t now = progress_();
       if (now == seen) {
-        // Events first, for they take no lock; a lock may be what hangs.
-        std::fprintf(stderr, "HANG: no progress after %llu\n%s",
-                     static_cast<unsigned long long>(now), core_.dump_events().c_str());
-        std::fprintf(stderr, "%s", core_.dump_fibers().c_str());
+        std::fprintf(stderr, "HANG: no progress after %llu\n",
+                     static_cast<unsigned long long>(now));
+        for (auto& report : reports_) std::fprintf(stderr, "%s", report().c_str());
         _exit(1);
       }
       seen = now;
     }
   }
 
-  sched::Core& core_;
   const std::function<std::uint64_t()> progress_;
+  const std::vector<std::function<std::string()>> reports_;
   const std::int64_t hang_ns_;
   base::Atomic<std::uint32_t> over_{0};
   std::thread thread_;  // last: it uses all of the above

@@ -60,7 +60,8 @@ class TcpStream final : public Stream {
  public:
   // Connects to a numeric address, with TCP_NODELAY. Call from: a fiber. Parks.
   static absl::StatusOr<TcpStream> connect(std::string_view host_port);
-  // Takes over a connected socket. Call from: any thread. Never parks.
+  // Takes over a connected socket; closes it when it throws std::bad_alloc. Call from: any thread.
+  // Never parks.
   static TcpStream adopt(int fd);
 
   TcpStream(TcpStream&&) noexcept;

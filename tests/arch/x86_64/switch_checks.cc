@@ -62,6 +62,76 @@ const char* check_callee_saved(std::uint64_t seed) {
   return wrong;
 }
 
+// ---- Caller-saved registers
+
+// More live values than there are vector registers, integers among them, in a width that the compiler chooses
+// by its flags: what it keeps over a call it must have stored, for the other fibers change every register.
+constexpr int kLanes = 24;
+constexpr int kSpills = 20'000;
+
+[[gnu::noinline]] void change_vectors(std::uint64_t with) {
+  asm volatile(
+      "movq %0, %%xmm0\n\t"
+      "movaps %%xmm0, %%xmm1\n\tmovaps %%xmm0, %%xmm2\n\tmovaps %%xmm0, %%xmm3\n\t"
+      "movaps %%xmm0, %%xmm4\n\tmovaps %%xmm0, %%xmm5\n\tmovaps %%xmm0, %%xmm6\n\t"
+      "movaps %%xmm0, %%xmm7\n\tmovaps %%xmm0, %%xmm8\n\tmovaps %%xmm0, %%xmm9\n\t"
+      "movaps %%xmm0, %%xmm10\n\tmovaps %%xmm0, %%xmm11\n\tmovaps %%xmm0, %%xmm12\n\t"
+      "movaps %%xmm0, %%xmm13\n\tmovaps %%xmm0, %%xmm14\n\tmovaps %%xmm0, %%xmm15"
+      :
+      : "r"(with)
+      : "xmm0", "xmm1", "xmm2", "xmm3", "xmm4", "xmm5", "xmm6", "xmm7", "xmm8", "xmm9", "xmm10",
+        "xmm11", "xmm12", "xmm13", "xmm14", "xmm15");
+  // The upper halves, where there are any: whole registers are set to ones.
+  if (__builtin_cpu_supports("avx2")) {
+    asm volatile(
+        "vpcmpeqd %%ymm0, %%ymm0, %%ymm0\n\tvmovdqa %%ymm0, %%ymm7\n\tvmovdqa %%ymm0, %%ymm8\n\t"
+        "vmovdqa %%ymm0, %%ymm15\n\tvzeroupper"
+        :
+        :
+        : "xmm0", "xmm1", "xmm2", "xmm3", "xmm4", "xmm5", "xmm6", "xmm7", "xmm8", "xmm9", "xmm10",
+          "xmm11", "xmm12", "xmm13", "xmm14", "xmm15");
+  }
+}
+
+void spill_around_switches(SmallFiber& self) {
+  Random random(*static_cast<std::uint64_t*>(self.argument));
+  for (int i = 0; i < kSpills; ++i) {
+    const std::uint64_t start = random.below(1 << 20);
+    double numbers[kLanes];
+    std::uint64_t words[kLanes];
+    for (int lane = 0; lane < kLanes; ++lane) {
+      numbers[lane] = static_cast<double>(start) + lane;
+      words[lane] = start ^ static_cast<std::uint64_t>(lane);
+    }
+    // Held in registers up to here, and wanted in registers after it.
+    for (double& number : numbers) asm volatile("" : "+x"(number));
+    change_vectors(start);
+    self.yield();
+    change_vectors(~start);
+    double sum = 0;
+    std::uint64_t mixed = 0;
+    for (int lane = 0; lane < kLanes; ++lane) {
+      sum += numbers[lane];
+      mixed ^= words[lane];
+    }
+    expect(sum == static_cast<double>(start) * kLanes + kLanes * (kLanes - 1) / 2.0 && mixed == 0,
+           "a value in a vector or general register changed over a switch");
+  }
+}
+
+const char* check_caller_saved(std::uint64_t seed) {
+  wrong = nullptr;
+  Random random(seed);
+  std::uint64_t seeds[4];
+  SmallFibers fibers;
+  for (std::uint64_t& one : seeds) {
+    one = random.next();
+    fibers.add(&spill_around_switches, &one);
+  }
+  fibers.run();
+  return wrong;
+}
+
 // ---- Alignment
 
 // The compiler may believe what it likes about the alignment: the processor checks it.
@@ -193,6 +263,8 @@ const char* check_exceptions(std::uint64_t) {
 
 constexpr SwitchCheck kChecks[] = {
     {"A1", "callee-saved registers survive a switch", &check_callee_saved},
+    {"A3", "what a compiler keeps in caller-saved registers survives a switch",
+     &check_caller_saved},
     {"A4", "entry and locals are aligned", &check_alignment},
     {"A7", "backtraces have every frame and end in weft_entry", &check_unwinding},
     {"A8", "exceptions unwind a fiber's stack", &check_exceptions},

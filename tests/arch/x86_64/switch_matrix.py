@@ -1,5 +1,6 @@
 #!/usr/bin/env python3
-"""The checks of the switch hold with both compilers, at -O0, -O2 and -O3, with and without -fPIC.
+"""The checks of the switch hold with both compilers, at -O0, -O2 and -O3, with and without -fPIC, and with every
+vector register that this processor has. [A1] [A3] [A4] [A7]
 
     switch_matrix.py <source root>
 
@@ -20,7 +21,7 @@ TESTS = "tests/arch/x86_64/"
 SOURCES = [TESTS + "switch_checks.cc", TESTS + "switch_checks_main.cc", TESTS + "small_fibers.cc",
            TESTS + "checked_switch.S", "arch/x86_64/switch.S"]
 LEVELS = ["-O0", "-O2", "-O3"]
-MODELS = [["-fno-pie", "-no-pie"], ["-fPIC", "-pie"]]
+MODELS = [["-fno-pie", "-no-pie"], ["-fPIC", "-pie"], ["-march=native"]]
 
 
 def main():

@@ -30,6 +30,10 @@ TEST_CASE("switch: callee-saved registers survive a million switches a seed", "[
   CHECK(run_check("A1", std::getenv("WEFT_SOAK") != nullptr ? 64 : 8) == "");
 }
 
+TEST_CASE("switch: what a compiler keeps in caller-saved registers survives", "[switch][A3]") {
+  CHECK(run_check("A3", 1) == "");
+}
+
 TEST_CASE("switch: a fiber's entry and its locals are aligned for every vector", "[switch][A4]") {
   CHECK(run_check("A4", 1) == "");
 }

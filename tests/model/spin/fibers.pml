@@ -57,23 +57,26 @@ inline claim(fiber, claims) {
   is_parked[fiber] = 0
 }
 
-/* ClaimWord::request(kCancel), then WakeBatch::deliver. Takes no object's lock. */
-inline ask_to_end(fiber, wakes) {
+/* ClaimWord::request(kCancel), which takes no object's lock; `wakes` is set when the caller must make the
+   fiber ready. */
+inline request(fiber, wakes) {
   d_step {
     cancel_asked[fiber] = 1;
+    if
 #ifdef PLANT_CANCEL_ALL
-    wakes = is_parked[fiber];
+    :: is_parked[fiber] -> is_parked[fiber] = 0; wakes = 1
 #else
-    wakes = is_parked[fiber] && accepts_cancel[fiber];
+    :: is_parked[fiber] && accepts_cancel[fiber] -> is_parked[fiber] = 0; wakes = 1
 #endif
-    if :: wakes -> is_parked[fiber] = 0 :: else fi
+    :: else
+    fi
   }
-  if :: wakes -> make_ready(fiber) :: else fi
 }
 
 proctype canceller(byte fiber) {
   bit wakes;
-  ask_to_end(fiber, wakes)
+  request(fiber, wakes);
+  if :: wakes -> make_ready(fiber) :: else fi  /* WakeBatch::deliver */
 }
 
 /* The fiber's side of Worker::leave: returns when the fiber is resumed. */

@@ -31,6 +31,8 @@ struct FiberCode {
   // Null when there is nothing that a destructor of a user's type would do.
   void (*destroy_result)(void* storage);
   void (*destroy_plain_result)(void* storage);  // when destroy_result is null
+  // Leaves the error as the result where there is neither closure nor result.
+  void (*fail)(void* storage, absl::Status&& error) = nullptr;
 };
 
 // A fiber that was never made has no block; its join says why.
@@ -80,6 +82,9 @@ struct FiberCodeFor {
   }
   static void refuse(void* storage, absl::Status&& error) {
     static_cast<F*>(storage)->~F();
+    fail(storage, std::move(error));
+  }
+  static void fail(void* storage, absl::Status&& error) {
     ::new (storage) Result(std::move(error));
   }
   static void destroy(void* storage) { static_cast<Result*>(storage)->~Result(); }
@@ -95,6 +100,7 @@ struct FiberCodeFor {
       &refuse,
       kPlain ? nullptr : &destroy,
       &destroy,
+      &fail,
   };
 };
 
