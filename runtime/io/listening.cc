@@ -1,6 +1,7 @@
 #include "runtime/io/listening.h"
 
 #include <cerrno>
+#include <exception>
 #include <new>
 #include <utility>
 
@@ -137,7 +138,7 @@ void Listening::keep(int fd) noexcept {
   try {
     waiting_fds_.push_back(fd);
   } catch (const std::bad_alloc&) {
-    if constexpr (base::planted(76)) throw;
+    if constexpr (base::planted(76)) std::terminate();
     os::system::close(fd);
     error_ = -ENOMEM;
   }
