@@ -1,7 +1,6 @@
 #include "runtime/io/listening.h"
 
 #include <cerrno>
-#include <exception>
 #include <new>
 #include <utility>
 
@@ -138,7 +137,6 @@ void Listening::keep(int fd) noexcept {
   try {
     waiting_fds_.push_back(fd);
   } catch (const std::bad_alloc&) {
-    if constexpr (base::planted(76)) std::terminate();
     os::system::close(fd);
     error_ = -ENOMEM;
   }
