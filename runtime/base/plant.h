@@ -67,7 +67,7 @@
 //  73  Listening::arrived    does not arm a failed accept again                 [F10]
 //  74  Ring::work_waiting    does not see that the completion queue overflowed  [F5]
 //  75  UringDriver::complete makes an end of data of every error                [F10]
-//  76  Listening::keep       lets std::bad_alloc out of a worker                [K2]
+//  76  run_closure           dies of an exception that it has no memory to keep [K2]
 //  77  ~Connection           keeps the place of a connection that never ran     [K1]
 //  78  wait_for_events       takes an interrupted poll for a signal to end      [K4]
 //  79  UringDriver::prepare  overtakes what waits for room in the queue         [F6]
