@@ -113,8 +113,8 @@ TEST_CASE("fork: children exec or _exit at any moment, and the parent runs on", 
   auto runtime = started(workers);
   Load load(*runtime);
   std::atomic<int> tried{0};
-  test::Watchdog watchdog([&] { return load.turns() + static_cast<unsigned>(tried); },
-                          [&] { return sched::core_of(*runtime)->dump_fibers(); });
+  test::Watchdog watchdog(*sched::core_of(*runtime),
+                          [&] { return load.turns() + static_cast<unsigned>(tried); });
   const char* guard = nullptr;
   CHECK(runtime->block_on([&guard] { guard = guard_below(); }).ok());
 

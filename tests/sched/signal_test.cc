@@ -160,8 +160,7 @@ struct Result {
 Result work(Runtime& runtime, const std::function<bool()>& over) {
   std::atomic<std::uint64_t> turns{0};
   std::atomic<std::uint64_t> wrong{0};
-  test::Watchdog watchdog([&] { return turns.load(); },
-                          [&] { return sched::core_of(runtime)->dump_fibers(); });
+  test::Watchdog watchdog(*sched::core_of(runtime), [&] { return turns.load(); });
   FiberGroup group(runtime);
   for (int i = 0; i < 12; ++i) {
     group.spawn([&, i] {

@@ -143,8 +143,7 @@ TEST_CASE("teardown: of two runtimes that spawn into each other one may end whil
   auto first = started(2);
   std::atomic<bool> over{false};
   std::atomic<std::uint64_t> turns{0};
-  test::Watchdog watchdog([&] { return turns.load(); },
-                          [&] { return sched::core_of(*first)->dump_fibers(); });
+  test::Watchdog watchdog(*sched::core_of(*first), [&] { return turns.load(); });
   FiberGroup stays(*first);
   for (int i = 0; i < 4; ++i) {
     stays.spawn([&] {
