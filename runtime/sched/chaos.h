@@ -1,12 +1,12 @@
 // Chaos: a build in which every entry into the scheduler may do what a busy machine only seldom does.
 //
 //   if (chaos_.strikes()) ...                     // one time in eight; never without WEFT_CHAOS
-//   core_.send_ready(fiber, chaos_.below(workers));
+//   steal(chaos_.below(workers));
 //
-// A worker then yields at cancellation points and after each wait, sends what became ready to another
-// worker, takes its queues in another order, robs others while it has work, ends its turn early, and gives
-// its kernel thread away between the steps of going to sleep. All of that is allowed at any time, so
-// everything that does not count turns must hold all the same.
+// A worker then yields at cancellation points and after each wait, leaves what became ready to whoever
+// comes first, takes its queues in another order, robs others while it has work, ends its turn early, and
+// lets other kernel threads go first between the steps of going to sleep. All of that is allowed at any
+// time, so everything that does not count turns must hold all the same.
 //
 // The numbers come from WEFT_SEED, or from a seed that is printed. The same seed gives each worker the same
 // numbers; what it does with them depends on the kernel's schedule all the same.

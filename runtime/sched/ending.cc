@@ -22,14 +22,13 @@ void set_ending(FiberBlock& fiber, Ending ending) {
 }  // namespace
 
 void seal(FiberBlock& fiber, Ending ending) {
-  if (ending != Ending::kReturned || fiber.code->destroy_result == nullptr) {
-    return set_ending(fiber, ending);
-  }
+  if (fiber.code->destroy_result == nullptr) return set_ending(fiber, ending);
+  // [life] Under the lock also when there is no result: who drops the handle looks at the ending meanwhile.
   const std::uint64_t state = fiber.join.lock();
-  const bool detached = (state & FiberBlock::kDetached) != 0;
-  if (!detached) set_ending(fiber, ending);
+  const bool is_ours = ending == Ending::kReturned && (state & FiberBlock::kDetached) != 0;
+  if (!is_ours) set_ending(fiber, ending);
   fiber.join.unlock(state);
-  if (detached) fiber.code->destroy_result(fiber_storage(fiber));
+  if (is_ours) fiber.code->destroy_result(fiber_storage(fiber));
 }
 
 void free_fiber(FiberBlock& fiber, BlockCache* cache) {

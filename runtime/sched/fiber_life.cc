@@ -9,6 +9,7 @@
 
 #include "arch/x86_64/switch.h"
 #include "runtime/base/check.h"
+#include "runtime/base/plant.h"
 #include "runtime/sched/core.h"
 #include "runtime/sched/ending.h"
 #include "runtime/sched/group.h"
@@ -42,6 +43,7 @@ void run_closure(FiberBlock& fiber) {
       thrown = std::make_shared<ChildException>();
       thrown->pointer = std::current_exception();
     } catch (const std::bad_alloc&) {
+      if constexpr (base::planted(76)) std::terminate();
       return end_without_exception(fiber);
     }
   }

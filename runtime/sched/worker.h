@@ -7,9 +7,9 @@
 //
 // One turn runs fibers until 256 have run, or 100 us are over, or 256 operations are prepared; then it
 // enters the kernel once, if there is a reason to, and takes in what came from outside. Of the timers that
-// are due it fires no more than fibers have run, or 64: a hundred thousand at once would stand before
-// everything else that comes. With nothing to run it goes through Idle::find_work, which also steals and
-// sleeps.
+// are due it fires no more than fibers have run, or 64 when none is ready: a hundred thousand at once would
+// stand before everything else that comes. With nothing to run it goes through Idle::find_work, which also
+// steals and sleeps.
 //
 // What runs next, in this order: the next-slot (the fiber just woken; 32 times in a row at most), then
 // unstarted and ready fibers in turn, one each. [turn]

@@ -12,7 +12,8 @@ void Worker::stir_by_chaos() {
 
 bool Worker::scatter(FiberBlock& fiber) {
   if (alone_ || fiber.traits.pinned() || !chaos_.strikes()) return false;
-  core_.send_ready(fiber, chaos_.below(core_.worker_count()));
+  // Not into the inbox of another worker: that one may be stuck, and nobody else looks there.
+  core_.inject(fiber);
   return true;
 }
 

@@ -32,7 +32,7 @@ void Worker::take_in(WakeBatch& batch) {
     events.note(Event::kTake, fiber->id);
     push_ready(*fiber);
   }
-  timers_.fire_due(now_ns_, batch, std::max(ran_, kTimersPerTurn));
+  timers_.fire_due(now_ns_, batch, ready_.empty() ? std::max(ran_, kTimersPerTurn) : ran_);
   while (FiberBlock* fiber = batch.take_ready()) {
     if (fiber->traits.pinned() && fiber->frame->pinned_to != this) {
       core_.send_ready(*fiber, fiber->frame->pinned_to->index_);

@@ -138,9 +138,10 @@ class Follower:
         todo = [0]
         after_calls = State()
         targets = {self.by_address.get(one.local) for one in code if one.local is not None}
-        # Where an exception lands: behind a jump or return, and no jump leads there.
+        # Where an exception lands: behind a jump or return, and no jump leads there or to a nop before it.
         pads = [i for i in range(1, len(code))
-                if i not in targets and not PADDING.match(code[i].text) and self.ends_before(i)]
+                if not PADDING.match(code[i].text) and self.ends_before(i)
+                and not targets.intersection(range(self.padding_before(i), i + 1))]
         while todo:
             at = todo.pop()
             state = entered[at].copy()
@@ -163,14 +164,22 @@ class Follower:
                     break
         return self.findings
 
-    def ends_before(self, i):
-        """Whether the instruction before `i`, padding aside, goes on elsewhere."""
+    def padding_before(self, i):
+        """Where the padding directly before instruction `i` begins; `i` itself without any."""
         while i > 0 and PADDING.match(self.function.instructions[i - 1].text):
             i -= 1
-        one = self.function.instructions[i - 1]
-        if i > 0 and one.section != self.function.instructions[i].section:
-            return True
-        return bool(i > 0 and (NO_FALL_THROUGH.match(one.mnemonic) or one.target in NEVER_RETURN))
+        return i
+
+    def ends_before(self, i):
+        """Whether the instruction before `i`, padding aside, goes on elsewhere."""
+        i = self.padding_before(i)
+        if i == 0:
+            return False
+        one, after = self.function.instructions[i - 1:i + 1]
+        if one.target in NEVER_RETURN and after.mnemonic == "jmp":
+            return False  # clang does not take the call's word for it: a dead jump, no landing pad
+        return bool(one.section != after.section
+                    or NO_FALL_THROUGH.match(one.mnemonic) or one.target in NEVER_RETURN)
 
     @staticmethod
     def enter(entered, todo, at, state):

@@ -1,5 +1,5 @@
 // Every thread is interrupted a thousand times a second, by a handler that restarts no system call: whatever
-// blocks in the kernel goes on as if nothing had been. WEFT_SOAK makes it a minute of that.
+// blocks in the kernel goes on as if nothing had been. WEFT_SOAK makes it twenty times as long.
 #include <weft/runtime.h>
 #include <weft/time.h>
 
@@ -23,7 +23,7 @@ namespace {
 
 std::atomic<unsigned> handled{0};
 
-unsigned signals_wanted() { return std::getenv("WEFT_SOAK") != nullptr ? 200'000 : 3'000; }
+unsigned signals_wanted() { return std::getenv("WEFT_SOAK") != nullptr ? 60'000 : 3'000; }
 
 // Sends to all threads but its own until it is destroyed.
 class Storm {

@@ -19,6 +19,7 @@
 
 #include "arch/x86_64/cpu.h"
 #include "arch/x86_64/syscall.h"
+#include "runtime/sched/chaos.h"
 #include "tests/io/loopback.h"
 #include "tests/support/random.h"
 #include "tests/support/sanitizer.h"
@@ -30,6 +31,7 @@ constexpr std::uint64_t kPeriod = 251;  // of the bytes on the wire: a lost or d
 
 int operations_of(int normal) {
   if (test::soaking()) return 10 * normal;
+  if (sched::kChaos) return normal / 10;  // there each of many seeds has its turn
   return test::kAddressSanitizer || test::kThreadSanitizer ? normal / 5 : normal;
 }
 

@@ -9,6 +9,7 @@
 // destructor takes away what the fibers work on. A fiber that runs on after it shows as SIGSEGV.
 
 #include <weft/fiber.h>
+#include <weft/net.h>
 #include <weft/runtime.h>
 #include <weft/scope.h>
 #include <weft/time.h>
@@ -231,6 +232,48 @@ int misuse(std::string_view what) {
   return 0;
 }
 
+// Answers each line on stdin when fibers have switched, slept and had a connection accepted since.
+int stopped_again_and_again() {
+  return run(
+      [] {
+        std::atomic<bool> over{false};
+        std::atomic<unsigned> switched{0}, slept{0}, accepted{0};
+        auto listener = TcpListener::bind("127.0.0.1:0");
+        if (!listener.ok()) return 1;
+        Scope scope;
+        scope.spawn([&] {
+          for (; !over; ++switched) this_fiber::yield();
+        });
+        scope.spawn([&] {
+          for (; !over; ++slept) sleep_for(absl::Microseconds(100)).IgnoreError();
+        });
+        scope.spawn([&] {
+          while (!over) accepted += listener->accept().ok() ? 1 : 0;
+        });
+        scope.spawn([&] {
+          for (const std::string address = listener->local().to_string(); !over;) {
+            TcpStream::connect(address).IgnoreError();
+            sleep_for(absl::Milliseconds(1)).IgnoreError();  // spares the ports
+          }
+        });
+        std::thread answering([&] {
+          while (std::getchar() != EOF) {
+            const unsigned before[] = {switched, slept, accepted};
+            while (switched == before[0] || slept == before[1] || accepted == before[2]) {
+              std::this_thread::yield();
+            }
+            say("moved on\n");
+          }
+          over = true;
+        });
+        while (!over) this_fiber::yield();
+        answering.join();
+        scope.cancel();
+        return scope.join().ok() ? 0 : 2;
+      },
+      options(kAmple));
+}
+
 int workers(int count) {
   Options with = options(kAmple);
   with.workers = count;
@@ -259,6 +302,7 @@ int main(int argc, char** argv) {
   if (how == "static_runtime") return static_runtime(more == "idle" ? nullptr : &kSwitching);
   if (how == "static_group") return static_group();
   if (how == "misuse") return misuse(more);
+  if (how == "stopped_again_and_again") return stopped_again_and_again();
   if (how == "workers") return workers(std::atoi(more.c_str()));
   const Load& load = more == "spinning" ? kSpinning : kSwitching;
   return where == "fiber" ? end_from_fiber(how, load) : end_from_main(how, load);

@@ -1,5 +1,5 @@
-// No work is left behind a worker that is blocked, and nothing is woken for nothing. Judged in counts of turns
-// and sleeps, never by the clock.
+// No work is left behind a worker that is blocked, and nothing is woken for nothing. Judged in counts of
+// turns and sleeps, never by the clock.
 
 #include <weft/fiber.h>
 #include <weft/runtime.h>

@@ -117,10 +117,9 @@ bit is_asleep[WORKERS], is_timed[WORKERS], is_stuck[WORKERS], is_gone[WORKERS];
    seen the word change. */
 #define asleep_at(place) (place < WORKERS && word[other(preferred, place)] == kAsleep)
 inline claim_sleeper(role, preferred) {
-  rang = 0;
   if
-  :: sleepers == 0
-  :: else ->
+  :: atomic { sleepers == 0 -> rang = 0 }
+  :: atomic { sleepers != 0 -> rang = 0 }
      do
 #ifdef PLANT_STORE_CLAIM
      :: asleep_at(i) ->
@@ -320,26 +319,21 @@ inline wake_one() {
   make_sure_of_watcher()
 }
 
-inline run_fiber() {
-  do
-  :: atomic { things_left > 0 -> things_left-- }
-     if
+inline do_something() {
+  if
 #ifdef ALLOW_SPAWN
-     :: spawn_one()
+  :: spawn_one()
 #endif
 #ifdef ALLOW_WAKE
-     :: wake_one()
+  :: wake_one()
 #endif
 #ifdef ALLOW_SEND
-     :: inbox[other(self, 1)]++; reach(other(self, 1))
+  :: inbox[other(self, 1)]++; reach(other(self, 1))
 #endif
 #ifdef ALLOW_TIMER
-     :: atomic { timer[self] == kNoTimer -> timer[self] = kArmed }
+  :: atomic { timer[self] == kNoTimer -> timer[self] = kArmed }
 #endif
-     fi
-  :: atomic { stuck_count < STUCK -> stuck_count++; is_stuck[self] = 1 } goto stuck
-  :: break
-  od
+  fi
 }
 
 #ifdef WOKEN
@@ -361,33 +355,42 @@ running:                                 /* Worker::pick: the next-slot, then th
   if
   :: atomic { next_slot[self] -> next_slot[self] = 0 }
   :: atomic { !next_slot[self] && queue[self] > 0 -> queue[self]-- }
-  :: atomic { queues_empty(self) -> busy-- } goto idle
+  :: atomic { queues_empty(self) -> busy--; goto idle }
   fi;
-  run_fiber();
+fiber:                                   /* one runs: it does something, ends, or never comes back */
   if
+  :: atomic { things_left > 0 -> things_left-- } do_something(); goto fiber
+  :: atomic { stuck_count < STUCK -> stuck_count++; is_stuck[self] = 1; goto stuck }
   :: goto running
+#ifdef STOP
   :: stopping -> goto gone               /* the turn is over: Worker::pick_in_new_turn(true) */
+#endif
   :: JOINED { injected != 0 || inbox[self] != 0 || timer[self] == kDue -> take_in() }
      if :: share_left() -> ring_one(other(self, 1)) :: else fi;
      goto running
   fi;
 
 idle:                                    /* Idle::find_work; the count of busy ones has been lowered */
+#ifdef STOP
   if
   :: stopping ->
      if :: watches[self] -> stop_watching() :: else fi;
      goto gone
   :: else
   fi;
+#endif
   JOINED {
     take_in();
     if :: !queues_empty(self) -> goto begin :: else fi
   }
-  search();
-  if :: !queues_empty(self) -> goto begin :: else fi;
-  invited = 0;
+  JOINED {
+    search();
+    if :: !queues_empty(self) -> goto begin :: else fi;
+    invited = 0;
+    if :: watches[self] -> skip :: else -> goto announce fi
+  }
   if
-  :: watches[self] && busy == 0 ->
+  :: busy == 0 ->
      stop_watching();
 #ifndef PLANT_FORGETFUL
      watch_if_needed()
@@ -395,6 +398,7 @@ idle:                                    /* Idle::find_work; the count of busy o
   :: else
   fi;
 
+announce:
   JOINED { sleepers++; word[self] = kAsleep } /* Idle::sleep */
   look_again();
   if
@@ -431,8 +435,8 @@ begin:                                   /* Idle::begin_running */
 #endif
   :: else
   fi;
-  was_watcher = 0;
-  if :: share_left() -> ring_one(0) :: else fi;
+  atomic { was_watcher = 0; if :: share_left() -> skip :: else -> goto running fi }
+  ring_one(0);
   goto running;
 
 stuck:
