@@ -132,8 +132,8 @@ TEST_CASE("idle: no work is left while a worker sleeps, and all hear a stop",
   REQUIRE(explore_cases(350'000).message == "");
 }
 
-// What B4 asks for by number, in soak: ten million schedules of each strategy, half of them for one worker with
-// two producers and half for two workers with one.
+// What B4 asks for by number, in soak: ten million schedules of each strategy, half of them for one worker
+// with two producers and half for two workers with one.
 TEST_CASE("idle: one worker and two producers, two workers and one", "[sleep][B4]") {
   const std::uint64_t schedules = std::getenv("WEFT_SOAK") == nullptr ? 5'000 : 250'000;
   for (const Limits& limits : kCases) {

@@ -50,8 +50,8 @@ void cancel_alone(Schedule& schedule) {
   schedule.run();
 }
 
-// Two threads cancel the same wait at once, one through a level and one for good; it is a wait for an object, or
-// for an operation that never completes by itself. One of the two ends it, and one message is sent at most.
+// Two threads cancel the same wait at once, one through a level and one for good; it is a wait for an object,
+// or for an operation that never completes by itself. One of the two ends it.
 void two_cancellers(Schedule& schedule) {
   Fibers fibers(schedule, 2);
   std::array<Ring, 2> rings;

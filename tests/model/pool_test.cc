@@ -185,8 +185,8 @@ class Stacks {
     for (int i = 0; i < kRounds * kStacks; ++i) {
       if (i == kStacks) first_round_over_.wait();
       Stack* stack = cache.acquire();
-      check(stack != nullptr, "no stack");
-      check(stack->arena != nullptr, "the record of a stack went with its pages");
+      check(stack != nullptr && stack->arena != nullptr,
+            "the record of a stack went with its pages");
       for (const Stack* one : owned_) check(one != stack, "a stack was handed out twice");
       owned_.push_back(stack);
       ended_.put(stack);

@@ -22,8 +22,8 @@ class Alarm : public Timer {
  public:
   Alarm() : Timer(&fired) {}
 
-  // What an owner does with its alarm: A arms it, O from outside, C as a wait whose park is refused, D disarms
-  // it. Whether it has fired before does not matter to any of them.
+  // What an owner does with its alarm: A arms it, O from outside, C as a wait whose park is refused, D
+  // disarms it. Whether it has fired before does not matter to any of them.
   void act(char action, Timers& timers, std::int64_t until_ns) {
     if (action == 'D') {
       disarm();

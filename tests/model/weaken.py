@@ -22,6 +22,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
+sys.dont_write_bytecode = True  # the source folder stays as it is
 import orders
 
 EXIT_UNUSED = 9  # relacy_weaken.h: no test came to that access
