@@ -34,10 +34,9 @@
    searched with two of each, and with one of each in every step. Three workers begin asleep
    (-DBEGIN_ASLEEP: how they got there is the same for each, and the two-worker searches have it), with one
    fiber from outside and two things from inside: every pair of kinds, moved work and due timers among them.
-   With two injected fibers the one thing from inside is searched by kind, ALLOW_SPAWN, _WAKE and _TIMER: it
-   is of one kind only, so the kinds together are the whole. A message to an inbox (ALLOW_SEND) is left out
-   there: it rings one worker by name and makes no work for others, and the search with one injected fiber
-   has it beside everything else. More things at once are left to tests/model/idle_test.cc.
+   With two injected fibers the one thing from inside is searched by kind, ALLOW_SPAWN, _WAKE, _SEND and
+   _TIMER: it is of one kind only, so the kinds together are the whole. More things at once are left to
+   tests/model/idle_test.cc.
 
    Planted: PLANT_NO_SECOND_LOOK     sleeps without looking again behind the announcement
             PLANT_NO_STOP_LOOK       looks again, but not for the stop flag (-DSTOP)
