@@ -1,13 +1,13 @@
 /* Condition::wait(lock): as it will be built on wait(); there is none in the code yet.
 
-   The commit step parks the fiber, unlocks the list of the condition, and only then gives the mutex back: two
-   object locks are never held together. The mutex is taken again on every return, and that wait accepts nothing.
-   Fiber 0 waits for a predicate, and may be cancelled; fiber 1 makes it true under the mutex and notifies. Fiber 0
-   destroys condition and mutex when it has seen the predicate and unlocked.
+   The commit step parks the fiber, unlocks the list of the condition, and only then gives the mutex back:
+   two object locks are never held together. The mutex is taken again on every return, and that wait accepts
+   nothing. Fiber 0 waits for a predicate, and may be cancelled; fiber 1 makes it true under the mutex and
+   notifies. Fiber 0 destroys condition and mutex when it has seen the predicate and unlocked.
 
    Demanded: both return; nobody touches what was destroyed.
 
-   Planted: PLANT_UNLOCK_BEFORE    the fiber gives the mutex back before it links its node: a notification is lost
+   Planted: PLANT_UNLOCK_BEFORE    the fiber gives the mutex back, then links its node: a wake is lost
             PLANT_UNLOCK_FIRST     the commit step gives the mutex back, then parks, with the list locked:
                                    two locks at once, and the notifier's order the other way round
             PLANT_RETURN_UNLOCKED  a cancelled wait does not take the mutex again */
@@ -130,7 +130,10 @@ proctype notifying() {
   atomic { !condition_locked -> assert(condition_lives); condition_locked = 1 }
   d_step {
     if
-    :: is_linked -> assert(node_lives[0]); claim(0, claims); if :: claims -> is_claimed[0] = 1; is_linked = 0 :: else fi
+    :: is_linked ->
+       assert(node_lives[0]);
+       claim(0, claims);
+       if :: claims -> is_claimed[0] = 1; is_linked = 0 :: else fi
     :: else
     fi
   }

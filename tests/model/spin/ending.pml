@@ -1,24 +1,24 @@
-/* The end of a fiber: who hears of it, and who frees its control block. One fiber of a group ends; one who has
-   its handle waits for it, is cancelled, asks it to end, and drops the handle; a thread joins the group and
-   destroys it at once. -DTHROWS: the fiber ends by an exception.
+/* The end of a fiber: who hears of it, and who frees its control block. One fiber of a group ends; one who
+   has its handle waits for it, is cancelled, asks it to end, and drops the handle; a thread joins the group
+   and destroys it at once. -DTHROWS: the fiber ends by an exception.
 
      who         plays
      child       seal() on its own stack, then finish_fiber() as the commit step        ending.cc, ending.h
-     handle      wait_until_done(), FiberHandle::cancel(), drop_handle()                ending.cc, api_fiber.cc
+     handle      wait_until_done(), FiberHandle::cancel(), drop_handle()             ending.cc, api_fiber.cc
      worker      ObjectPark::finish()                                                   park.h
      joiner      Group::wait_empty(), ~Group                                            group.cc
 
-   The join word holds the lock, kDone, kDetached and the waiting list; its lock is held from before the group
-   has counted the end until kDone is published, so that who has joined the group does not find the fiber not
-   done.
+   The join word holds the lock, kDone, kDetached and the waiting list; its lock is held from before the
+   group has counted the end until kDone is published, so that who has joined the group does not find the
+   fiber not done.
 
    Demanded: the block is freed once, by the last of fiber and handle, and touched by nobody afterwards; the
-   result is destroyed once, or handed over; nobody touches the group when its join has returned; the ending is
-   not read while it is written; everybody returns.
+   result is destroyed once, or handed over; nobody touches the group when its join has returned; the ending
+   is not read while it is written; everybody returns.
 
    Planted: PLANT_DONE_FIRST        says done before the group has counted the fiber (plant 27)
             PLANT_NO_LOOK_LOCKED    the handle does not look under the lock whether all is done (plant 28)
-            PLANT_PEEK_DETACHED     the fiber looks without the lock whether the handle has gone, and goes by it
+            PLANT_PEEK_DETACHED     the fiber goes by a look without the lock whether the handle has gone
             PLANT_SEAL_UNLOCKED     the result is sealed without the lock
             PLANT_DECREMENT_FIRST   the group's count falls before the group's lock is taken */
 
@@ -55,8 +55,8 @@ inline commit_wait(fiber, parks) {
 }
 #include "workers.pml"
 
-/* seal, of a fiber whose result has a destructor that may do anything; it matters to the handle whether it threw.
-   The write of the ending takes two steps, so that a look in between shows. */
+/* seal, of a fiber whose result has a destructor that may do anything; it matters to the handle whether it
+   threw. The write of the ending takes two steps, so that a look in between shows. */
 inline seal() {
 #ifdef PLANT_SEAL_UNLOCKED
   was_detached = is_detached;
@@ -90,7 +90,7 @@ inline ended_in_group() {
 proctype child() {
   bit was_detached, claims, wakes_joiner;
   seal();
-  d_step { assert(block_lives); was_detached = is_detached && !locked } /* finish_fiber: state == kDetached */
+  d_step { assert(block_lives); was_detached = is_detached && !locked } /* finish_fiber: kDetached */
   if
   :: was_detached
   :: else ->
@@ -98,7 +98,9 @@ proctype child() {
 #ifndef PLANT_PEEK_DETACHED
      was_detached = is_detached;
 #endif
-     d_step { if :: waits -> assert(node_lives); waits = 0; claim(0, claims); is_claimed = claims :: else fi }
+     d_step {
+       if :: waits -> assert(node_lives); waits = 0; claim(0, claims); is_claimed = claims :: else fi
+     }
   fi;
 #ifdef PLANT_DONE_FIRST
   if

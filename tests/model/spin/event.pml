@@ -1,7 +1,7 @@
 /* Event: as it will be built on wait(); there is none in the code yet.
 
-   The flag, the waiting list and the lock are one word. set() wakes all; a wait returns at once when the word
-   says set and unlocked. The waiter whose wait returns last destroys the event at once.
+   The flag, the waiting list and the lock are one word. set() wakes all; a wait returns at once when the
+   word says set and unlocked. The waiter whose wait returns last destroys the event at once.
 
    Demanded: everybody returns; a wait without the event's flag reports a request that was made; nobody
    touches the event when it is destroyed, nor a node when its waiter has returned.

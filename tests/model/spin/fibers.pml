@@ -13,7 +13,8 @@
 
 #define WORKERS 2
 
-/* The claim word of a fiber (claim_word.h). Three states are two here: nobody asks anything of a free one. */
+/* The claim word of a fiber (claim_word.h). Three states are two here: nobody asks anything of a free one.
+   */
 bit is_parked[FIBERS];
 bit cancel_asked[FIBERS];    /* requests: kCancel */
 bit accepts_cancel[FIBERS];  /* accepts: this wait may be cancelled */

@@ -1,10 +1,11 @@
-/* Group: a scope is joined while its children end and fail, while it is cancelled from outside and by its own
-   deadline, and is destroyed as soon as the join returns.
-   -DCHILDREN=2: two children; -DDEADLINE: with a deadline.
+/* Group: a scope is joined while its children end and fail, while it is cancelled from outside and by its
+   own deadline, and is destroyed as soon as the join returns. -DCHILDREN=2: two children; -DDEADLINE: with
+   a deadline.
 
    Fiber 0, of a parent group, has made the scope and joins it; fibers 1 and 2 are its children. A child may
-   end, or wait for nothing but its cancellation, or fail, which cancels the scope. With -DPLAIN it is no scope
-   but a FiberGroup, which covers nobody, and whose destructor cancels and waits for whom the join has left.
+   end, or wait for nothing but its cancellation, or fail, which cancels the scope. With -DPLAIN it is no
+   scope but a FiberGroup, which covers nobody, and whose destructor cancels and waits for whom the join has
+   left.
 
      who            plays
      maker          Group::join(), wait_empty(), leave_tree(), detach()         group.cc
@@ -15,10 +16,10 @@
      deadline       Timers::fire_due(), Group::on_deadline()                    timers.cc, group.cc
 
    Demanded: the join returns, when no child is left and never before; nobody touches the scope when it is
-   destroyed, nor a child's block when its group has counted it; a cancellation from outside is never forgotten
-   by the maker, and the scope's own is not seen outside it.
+   destroyed, nor a child's block when its group has counted it; a cancellation from outside is never
+   forgotten by the maker, and the scope's own is not seen outside it.
 
-   Planted: PLANT_LEAVE_FIRST     the level is left while the scope can still be raised (plant 20, -DDEADLINE)
+   Planted: PLANT_LEAVE_FIRST     the level is left while the scope can be raised (plant 20, -DDEADLINE)
             PLANT_NO_SECOND_LOOK  no look at the outer level behind the withdrawal (plant 19)
             PLANT_COUNT_UNLOCKED  a join that finds the count at 0 does not take the lock (-DPLAIN)
             PLANT_CLAIM_LATE      the last child gives the lock back before it claims the joiner
@@ -283,7 +284,11 @@ proctype deadline() {
 init {
   atomic {
     byte fiber;
-    for (fiber : 0 .. FIBERS - 1) { start_fiber(fiber); block_lives[fiber] = 1; in_scope[fiber] = fiber != 0 }
+    for (fiber : 0 .. FIBERS - 1) {
+      start_fiber(fiber);
+      block_lives[fiber] = 1;
+      in_scope[fiber] = fiber != 0
+    }
     start_workers();
     run maker();
     run child(1);

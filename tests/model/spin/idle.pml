@@ -1,13 +1,14 @@
 /* Sleeping, ringing and watching: Idle (idle.h) over workers like those of worker.cc and worker_idle.cc.
 
-   A fiber that runs may spawn, wake another into the next-slot, send to another worker's inbox, arm a timer,
-   end, or be stuck for ever (but not on every worker): what is left behind a stuck worker is then exactly what
-   somebody else must start. A spawner from outside injects; with -DSTOP it stops the runtime in the end.
+   A fiber that runs may spawn, wake another into the next-slot, send to another worker's inbox, arm a
+   timer, end, or be stuck for ever (but not on every worker): what is left behind a stuck worker is then
+   exactly what somebody else must start. A spawner from outside injects; with -DSTOP it stops the runtime
+   in the end.
 
-   Demanded when nothing moves any more: no work is left anywhere while a worker sleeps, neither in a queue, nor
-   in the next-slot of a stuck worker, nor as a timer of its that is due; whenever a worker sleeps while
-   another is busy there is a watcher, and otherwise no timed sleep; the counts are right. With -DSTOP: nobody
-   sleeps.
+   Demanded when nothing moves any more: no work is left anywhere while a worker sleeps, neither in a queue,
+   nor in the next-slot of a stuck worker, nor as a timer of its that is due; whenever a worker sleeps while
+   another is busy there is a watcher, and otherwise no timed sleep; the counts are right. With -DSTOP:
+   nobody sleeps.
 
    What is left out, and why that shows as much:
      * Idle::find_work spins before it sleeps: that is a delay, and then another round.
@@ -17,10 +18,25 @@
        -DWOKEN two in a queue are not worth a ring, as are fewer than kReadyWorthARing of them.
      * Thieves take one or all, where the queues give a half: all that can be of two.
 
-   Size: WORKERS, FROM_OUTSIDE fibers injected, FROM_INSIDE things done by fibers. The whole model with three
-   workers, two of each is beyond four gigabytes. It is searched in cases: each row of models.tsv allows some
-   of the things that a fiber does (ALLOW_SPAWN, _WAKE, _SEND, _TIMER; all if none is named). Two things from
-   inside make a case of each pair; what needs three different things at once is left to idle_test.cc.
+   -DFINE takes every access alone. Otherwise some are JOINED into one step, because what others do in
+   between could as well come before or behind:
+     * all that take_in() brings, and all that look_again() looks at: what comes between two of them is
+       missed, as if it had come behind the last; whoever brought it has published it behind the announcement,
+       and rings.
+     * the count of sleepers, a word, and its doorbell: the count is never less than the words say, so a look
+       at it alone never hides a sleeper; a doorbell that comes late wakes in vain, once more.
+     * a search: it may be refused, or find everything; a thief that is late finds less, as does one refused.
+     * waking up and setting the word: whoever claims a sleeper in between could have done so before it woke.
+   Not joined are announcement and look, publication and look, and who takes and gives the watcher's token
+   back.
+
+   Size: WORKERS; FROM_OUTSIDE fibers that are injected; FROM_INSIDE things that fibers do. Two workers are
+   searched with two of each, and with one of each in every step. Three workers begin asleep
+   (-DBEGIN_ASLEEP: how they got there is the same for each, and the two-worker searches have it), with one
+   fiber from outside and two things from inside: every pair of kinds, moved work and due timers among them.
+   With two injected fibers the one thing from inside is searched by kind, ALLOW_SPAWN, _WAKE, _SEND and
+   _TIMER: it is of one kind only, so the kinds together are the whole. More things at once are left to
+   tests/model/idle_test.cc.
 
    Planted: PLANT_NO_SECOND_LOOK     sleeps without looking again behind the announcement
             PLANT_NO_STOP_LOOK       looks again, but not for the stop flag (-DSTOP)
@@ -123,7 +139,9 @@ inline claim_sleeper(role, preferred) {
      do
 #ifdef PLANT_STORE_CLAIM
      :: asleep_at(i) ->
-        JOINED { word[other(preferred, i)] = role; sleepers--; doorbell[other(preferred, i)] = 1; rang = 1; i = 0 }
+        JOINED {
+          word[other(preferred, i)] = role; sleepers--; doorbell[other(preferred, i)] = 1; rang = 1; i = 0
+        }
         break
 #else
      :: JOINED { atomic { asleep_at(i) -> word[other(preferred, i)] = role }
@@ -258,8 +276,12 @@ inline rescue() {
   :: JOINED {
        v < WORKERS ->
        steal_from(other(self, v));
-       d_step { if :: slot_stranded(other(self, v)) -> next_slot[other(self, v)] = 0; queue[self]++ :: else fi }
-       d_step { if :: timer_stranded(other(self, v)) -> timer[other(self, v)] = kNoTimer; queue[self]++ :: else fi }
+       d_step {
+         if :: slot_stranded(other(self, v)) -> next_slot[other(self, v)] = 0; queue[self]++ :: else fi
+       }
+       d_step {
+         if :: timer_stranded(other(self, v)) -> timer[other(self, v)] = kNoTimer; queue[self]++ :: else fi
+       }
        v++
      }
   :: JOINED { v == WORKERS -> v = 0; take_in() }
@@ -270,20 +292,20 @@ inline rescue() {
 /* Worker::anything: one load each, in this order. */
 inline look_again() {
   JOINED {
-  again = 0;
+    again = 0;
 #ifndef PLANT_NO_SECOND_LOOK
 #ifndef PLANT_NO_STOP_LOOK
-  if :: stopping -> again = 1 :: else fi;
+    if :: stopping -> again = 1 :: else fi;
 #endif
-  if :: !again && (inbox[self] != 0 || doorbell[self]) -> again = 1 :: else fi;
-  if :: !again && (injected != 0 || !queues_empty(self)) -> again = 1 :: else fi;
-  v = 1;
-  do
-  :: atomic { v < WORKERS && !again -> again = queue[other(self, v)] != 0; v++ }
-  :: else -> break
-  od;
-  v = 0;
-  if :: !again && timer[self] == kDue -> again = 1 :: else fi
+    if :: !again && (inbox[self] != 0 || doorbell[self]) -> again = 1 :: else fi;
+    if :: !again && (injected != 0 || !queues_empty(self)) -> again = 1 :: else fi;
+    v = 1;
+    do
+    :: atomic { v < WORKERS && !again -> again = queue[other(self, v)] != 0; v++ }
+    :: else -> break
+    od;
+    v = 0;
+    if :: !again && timer[self] == kDue -> again = 1 :: else fi
 #endif
   }
 }
@@ -493,7 +515,8 @@ end:
        assert(is_asleep[i] + is_stuck[i] + is_gone[i] == 1);
        asleep = asleep + is_asleep[i];
        timed = timed + is_timed[i];
-       work = work || queue[i] != 0 || next_slot[i] || timer[i] != kNoTimer || (is_asleep[i] && inbox[i] != 0);
+       work = work || queue[i] != 0 || next_slot[i] || timer[i] != kNoTimer;
+       work = work || (is_asleep[i] && inbox[i] != 0);
        i++
     :: else -> break
     od

@@ -1,14 +1,14 @@
-/* What the one cancel bit of a fiber means when levels nest (level.h): the fiber leaves an inner level, a Timeout
-   or a Scope, while that, the outer level, and the fiber's own handle are asking.
+/* What the one cancel bit of a fiber means when levels nest (level.h): the fiber leaves an inner level, a
+   Timeout or a Scope, while that, the outer level, and the fiber's own handle are asking.
 
      who             plays
      fiber           the inner level's end: under its lock it is marked left;       timeout.cc, group.cc
                      Level::leave(), refresh_cancel()                               level.cc
      inner, outer    who raises a level: the flag, then the bit, under its lock     group.cc, timeout.cc
-     handle          ClaimWord::request_end(): the bit and the mark in one step     claim_word.h, api_fiber.cc
+     handle          ClaimWord::request_end(): the bit and the mark in one step     claim_word.h
 
-   Demanded: a wait under the outer level reports a request of the outer level or of the handle that was complete
-   before it; it never reports the inner one's.
+   Demanded: a wait under the outer level reports a request of the outer level or of the handle that was
+   complete before it; it never reports the inner one's.
 
    Planted: PLANT_NO_SECOND_LOOK    nobody looks at the outer level again (plant 19 of plant.h)
             PLANT_NO_WITHDRAWAL     the bit stays

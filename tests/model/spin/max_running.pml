@@ -1,17 +1,18 @@
 /* A group with max_running: as it will be built into Group; there is no such limit in the code yet.
 
-   The limit is 1. The parent P runs, spawns C, which is held back, and may join it; an outsider J joins C's handle as
-   well; child D ends meanwhile, and starts the next of those held back. The owner may cancel the group, joins it and
-   destroys it. Who joins a child that is held back starts it, by changing its claim word from held to runnable: who
-   wins pushes it, and only the winner touches the group afterwards; the list of those held back skips entries that
-   are no longer held.
+   The limit is 1. The parent P runs, spawns C, which is held back, and may join it; an outsider J joins C's
+   handle as well; child D ends meanwhile, and starts the next of those held back. The owner may cancel the
+   group, joins it and destroys it. Who joins a child that is held back starts it, by changing its claim
+   word from held to runnable: who wins pushes it, and only the winner touches the group afterwards; the
+   list of those held back skips entries that are no longer held.
 
-   Demanded: C is pushed once and runs once; everybody returns; nobody touches the group when it is destroyed.
+   Demanded: C is pushed once and runs once; everybody returns; nobody touches the group when it is
+   destroyed.
 
    Planted: PLANT_START_TWICE        the list starts C without asking its claim word
             PLANT_JOIN_WAITS         a join does not start it: with a limit of 1 nobody does
             PLANT_COUNT_UNLOCKED     a child's end lowers the counts without the lock
-            PLANT_LOOK_THEN_LOCK     a join looks whether C is held, then takes the group's lock to move it */
+            PLANT_LOOK_THEN_LOCK     a join looks whether C is held, then locks the group to move it */
 
 bit group_lives = 1, locked;
 byte count = 2, running_count = 2;       /* P and D, from the time before the limit */
@@ -75,14 +76,20 @@ inline join_child() {
      if
      :: state == kHeld ->
         lock();
-        d_step { if :: is_listed && state == kHeld -> is_listed = 0; state = kRunnable; starts = 1; running_count++ :: else fi }
+        d_step {
+          if
+          :: is_listed && state == kHeld -> is_listed = 0; state = kRunnable; starts = 1; running_count++
+          :: else
+          fi
+        }
         unlock()
      :: else
      fi;
 #else
      d_step { if :: state == kHeld -> state = kRunnable; starts = 1 :: else fi }
      if
-     :: starts -> d_step { assert(group_lives); running_count++ } /* the group cannot end before C, which is not pushed */
+     :: starts ->                        /* the group cannot end before C, which is not pushed yet */
+        d_step { assert(group_lives); running_count++ }
      :: else
      fi;
 #endif

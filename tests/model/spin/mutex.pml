@@ -2,19 +2,19 @@
 
    The owner, the waiting list and the lock are one word. lock() is not interrupted, acquire() may be. By
    default an unlock lets those who come along barge in, and wakes the first waiter, which tries again; with
-   -DHANDOFF it gives the mutex to that waiter. With -DFAST_PATH lock and unlock are one CAS on the word when
-   nobody waits and nobody has it locked. Fiber 0 begins as the owner.
+   -DHANDOFF it gives the mutex to that waiter. With -DFAST_PATH lock and unlock are one CAS on the word
+   when nobody waits and nobody has it locked. Fiber 0 begins as the owner.
 
-   -DDESTROY: fiber 2 locks last; when it knows the others to have unlocked it destroys the mutex, behind its
-   own unlock. How it knows is not the mutex's matter (a join), so no word of the mutex is read for it.
+   -DDESTROY: fiber 2 locks last; when it knows the others to have unlocked it destroys the mutex, behind
+   its own unlock. How it knows is not the mutex's matter (a join), so no word of the mutex is read for it.
 
-   Demanded: one owner at a time; nobody waits for ever; a cancelled acquire() reports only what was asked; no
-   request is lost; nobody touches the mutex when it is destroyed.
+   Demanded: one owner at a time; nobody waits for ever; a cancelled acquire() reports only what was asked;
+   no request is lost; nobody touches the mutex when it is destroyed.
 
    Planted: PLANT_UNLOCK_FIRST       the commit step unlocks, then parks
             PLANT_WAKES_CANCELLED    counts a cancelled waiter as woken
             PLANT_CANCEL_ALL         a cancellation ends waits that accept none
-            PLANT_NO_TRY             a waiter that was woken and cancelled leaves without a try: the wake is lost
+            PLANT_NO_TRY             a waiter that was woken and cancelled leaves without a try
             PLANT_TWO_WORDS          the lock of the list is a word of its own (-DFAST_PATH) */
 
 #define FIBERS 3

@@ -1,23 +1,24 @@
-/* Operations in rings: the wait of a fiber for one, and requests that hasten its end by a message to the ring's
-   owner. The message is the control block, and says no more than "look at this block's claim word".
+/* Operations in rings: the wait of a fiber for one, and requests that hasten its end by a message to the
+   ring's owner. The message is the control block, and says no more than "look at this block's claim word".
 
-   One fiber, two workers, each with a ring: the batch, the kernel, the completions. The fiber performs operation 1
-   under level 1, leaves that level, performs operation 2 under level 2, and ends; its block is used again, for
-   operation 3 under level 3. Each level may be cancelled; the kernel completes operation 1 by itself, the others
-   only if their level is never cancelled: a cancellation that is lost is then a deadlock.
+   One fiber, two workers, each with a ring: the batch, the kernel, the completions. The fiber performs
+   operation 1 under level 1, leaves that level, performs operation 2 under level 2, and ends; its block is
+   used again, for operation 3 under level 3. Each level may be cancelled; the kernel completes operation 1
+   by itself, the others only if their level is never cancelled: a cancellation that is lost is then a
+   deadlock.
 
      who         plays
-     fiber       Worker::perform(); Level::leave(); UringDriver::prepare()      worker.cc, level.cc, uring_driver.cc
-     worker      park_on_operation() as commit step, receive_message(),         operation_wait.cc, claim_word.h
+     fiber       Worker::perform(); Level::leave(); UringDriver::prepare()      worker.cc, uring_driver.cc
+     worker      park_on_operation() as commit step, receive_message(),         operation_wait.cc
                  UringDriver::withdraw(), cancel(), complete()                  uring_driver.cc
      canceller   ClaimWord::request(), WakeBatch::deliver(), Core::send_message
 
-   A batch that is full flushes itself when an operation is prepared: then the commit step may find it in the
-   kernel already. The backlog behind a full batch is a part of the batch here.
+   A batch that is full flushes itself when an operation is prepared: then the commit step may find it in
+   the kernel already. The backlog behind a full batch is a part of the batch here.
 
-   Demanded: everybody ends; the kernel and the completions touch no operation whose frame has returned; a cancel
-   hits the operation that it was meant for; no message is about a block that was freed; no operation is cancelled by
-   a request of an earlier level.
+   Demanded: everybody ends; the kernel and the completions touch no operation whose frame has returned; a
+   cancel hits the operation that it was meant for; no message is about a block that was freed; no operation
+   is cancelled by a request of an earlier level.
 
    Planted: PLANT_FREE_UNDER_MESSAGE  the block is freed though a message is on its way (plant 10 of plant.h)
             PLANT_CLEAR_LATE          the queued bit is cleared in a step of its own (plant 16)
@@ -55,7 +56,7 @@ byte result;
 chan batch[2] = [3] of { byte, byte };   /* kOperation or kCancel, and of which operation */
 chan completions[2] = [3] of { byte, byte };
 byte in_kernel[2];
-chan messages[2] = [2] of { byte, byte };/* which use of the block it is about, and the epoch that was seen */
+chan messages[2] = [2] of { byte, byte }; /* which use of the block it is about, and the epoch seen */
 #ifdef PLANT_CANCEL_ASIDE
 byte aside[2];
 #endif
@@ -96,8 +97,8 @@ inline cancel_operation() {
 #endif
 }
 
-/* park_on_operation: park_in_ring; else withdraw; else park_in_ring_regardless, and cancel. The claim word changes
-   once in each case, and the batch is this worker's own. */
+/* park_on_operation: park_in_ring; else withdraw; else park_in_ring_regardless, and cancel. The claim word
+   changes once in each case, and the batch is this worker's own. */
 inline commit_operation() {
   atomic {
     if

@@ -1,26 +1,28 @@
-/* select: as it will be built on wait(); there is none in the code yet. Two selects over the same two channels,
-   in opposite orders, meet two senders, a cancellation, and one another.
+/* select: as it will be built on wait(); there is none in the code yet. Two selects over the same two
+   channels, in opposite orders, meet two senders, a cancellation, and one another.
 
-   A select locks its objects in the order of their addresses (one named twice once), links a node in each, and
-   parks; the commit step gives all locks back. The first sender that claims the fiber hands its thing over with
-   the claim. When it resumes it takes all its nodes off, and only then cancels and awaits what else it began:
-   fiber 0 waits for the end of an operation that lost. -DSAME: each select names one object twice.
+   A select locks its objects in the order of their addresses (one named twice once), links a node in each,
+   and parks; the commit step gives all locks back. The first sender that claims the fiber hands its thing
+   over with the claim. When it resumes it takes all its nodes off, and only then cancels and awaits what
+   else it began: fiber 0 waits for the end of an operation that lost. -DSAME: each select names one object
+   twice.
 
    A node carries the epoch of its wait: a sender that finds a node of a wait which is over, while the fiber
    already waits for something else, must miss. -DAWAIT_FIRST awaits the operation before the nodes are off,
    which only the epoch makes harmless.
 
-   Two selects as senders of one another (a select with a send case, that finds a select with a receive case) are
-   two wakers here: whoever is first at both locks claims the other by its claim word, holding them all, and is
-   not parked itself. -DMEET: fiber 1's select is such a one: it looks under the locks whether fiber 0 waits in
-   one of the channels, claims it and hands over; else it parks, and fiber 0's select does the same to it.
+   Two selects as senders of one another (a select with a send case, that finds a select with a receive
+   case) are two wakers here: whoever is first at both locks claims the other by its claim word, holding
+   them all, and is not parked itself. -DMEET: fiber 1's select is such a one: it looks under the locks
+   whether fiber 0 waits in one of the channels, claims it and hands over; else it parks, and fiber 0's
+   select does the same to it.
 
-   Demanded: everybody returns; each thing is taken once, by a select that reports it, or stays in its channel;
-   a select that reports nothing was cancelled; -DMEET: both report the meeting, or neither.
+   Demanded: everybody returns; each thing is taken once, by a select that reports it, or stays in its
+   channel; a select that reports nothing was cancelled; -DMEET: both report the meeting, or neither.
 
    Planted: PLANT_CASE_ORDER       locks in the order of the cases
             PLANT_ONE_BY_ONE       the commit step unlocks the first object before it parks
-            PLANT_READS_STACK      the commit step goes through the list of locks on the stack of the fiber (-DSAME)
+            PLANT_READS_STACK      the commit step goes through the list on the stack of the fiber (-DSAME)
             PLANT_LOCK_TWICE       locks an object that is named twice twice (-DSAME)
             PLANT_NO_HAND_OVER     a claim without the thing: the fiber takes what it finds
             PLANT_NO_EPOCH         a claim looks at the state alone (-DAWAIT_FIRST) */

@@ -1,9 +1,9 @@
 /* Semaphore: as it will be built on wait(); there is none in the code yet.
 
-   First come first served, acquire(n). Fiber 0 wants two permits and may be cancelled, fiber 1 wants one; one
-   is there, and no other will come. A cancelled waiter that stood first takes its node off, and must let those
-   behind it have what was too little for it: whoever takes a cancelled waiter off runs the grant again, under
-   the same lock.
+   First come first served, acquire(n). Fiber 0 wants two permits and may be cancelled, fiber 1 wants one;
+   one is there, and no other will come. A cancelled waiter that stood first takes its node off, and must
+   let those behind it have what was too little for it: whoever takes a cancelled waiter off runs the grant
+   again, under the same lock.
 
    Demanded: fiber 1 returns.
 

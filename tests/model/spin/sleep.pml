@@ -1,9 +1,9 @@
-/* Sleeping: a timer that is the wait itself, against a cancellation; and a timer that a thread arms from outside,
-   which a worker that goes to sleep must not miss.
+/* Sleeping: a timer that is the wait itself, against a cancellation; and a timer that a thread arms from
+   outside, which a worker that goes to sleep must not miss.
 
-   The fiber sleeps twice (once with -DONE_SLEEP), in the same frame, perhaps on another worker; somebody cancels
-   it. With -DOUTSIDE
-   there is no fiber: a thread arms a deadline in a worker's wheel (Core::arm_outside), and takes it back or not.
+   The fiber sleeps twice (once with -DONE_SLEEP), in the same frame, perhaps on another worker; somebody
+   cancels it. With -DOUTSIDE
+   there is no fiber: a thread arms a deadline in a worker's wheel, and takes it back or waits.
 
      who         plays
      fiber       sleep_until()                                          sleep.cc
@@ -11,13 +11,13 @@
      fire        Sleep::on_fire()                                       sleep.cc
      outside     Timers::arm_outside(), Core::arm_outside()             timers.cc, core.cc
 
-   Demanded: a sleep ends, not before its time unless it was cancelled; it is resumed once; nobody touches the
-   timer when the sleep has returned; what is armed from outside fires.
+   Demanded: a sleep ends, not before its time unless it was cancelled; it is resumed once; nobody touches
+   the timer when the sleep has returned; what is armed from outside fires.
 
    Planted: PLANT_FIRE_UNLOCKED, PLANT_BLIND_SLEEP (timer_turns.pml)
             PLANT_ARM_FIRST          the timer is armed before the fiber is parked, and not under one lock
             PLANT_STAYS_ARMED        a sleep that was cancelled does not take its timer back
-            PLANT_NO_REACH           who arms from outside does not look whether the worker sleeps (-DOUTSIDE) */
+            PLANT_NO_REACH           who arms from outside does not look for a sleeper (-DOUTSIDE) */
 
 #define LAST 2
 #define FIBERS 1
@@ -31,8 +31,8 @@ byte sleeps_until;
 bit is_over;                             /* Sleep::over */
 bit has_fired;
 
-/* Sleep::on_fire; with -DOUTSIDE a deadline that touches no fiber. Claims this wait and no later one: the timer
-   is armed for one wait only, so the epoch that it compares cannot be another's. */
+/* Sleep::on_fire; with -DOUTSIDE a deadline that touches no fiber. Claims this wait and no later one: the
+   timer is armed for one wait only, so the epoch that it compares cannot be another's. */
 inline fire(wheel, at) {
   d_step {
     assert(timer_lives && !is_taken_back);

@@ -1,8 +1,9 @@
 /* Why both sides of [sleep] (idle.h) are read-modify-writes: announce and look again, publish and look for
-   sleepers, with the store buffers of x86 (TSO), of one entry each. A locked instruction empties the buffer of its
-   own processor before it goes on; a plain store is seen by others when its buffer is written back.
+   sleepers, with the store buffers of x86 (TSO), of one entry each. A locked instruction empties the buffer
+   of its own processor before it goes on; a plain store is seen by others when its buffer is written back.
 
-   All other models have sequentially consistent memory: that is what these orders, and the tests over relacy, buy.
+   All other models have sequentially consistent memory: that is what these orders, and the tests over
+   relacy, buy.
 
      who        plays
      waker      a queue's publish_seq_cst(), then Idle::claim_sleeper()

@@ -1,8 +1,8 @@
-/* Timeout: the deadline of a level, moved to later by one CAS, to earlier by arming anew, perhaps on another
-   worker; against firing by the worker's own turn and by the watcher.
+/* Timeout: the deadline of a level, moved to later by one CAS, to earlier by arming anew, perhaps on
+   another worker; against firing by the worker's own turn and by the watcher.
 
-   The fiber makes the level, restarts it twice (once with -DONE_RESTART), waits for nothing but its end, and
-   leaves it; at every call it may be on either worker.
+   The fiber makes the level, restarts it twice (once with -DONE_RESTART), waits for nothing but its end,
+   and leaves it; at every call it may be on either worker.
 
      who         plays
      fiber       TimeoutLevel: constructor, restart(), destructor       timeout.cc
@@ -11,8 +11,8 @@
      watcher     the same, by another                                   timer_turns.pml
      fire        TimeoutLevel::on_fire()                                timeout.cc
 
-   Demanded: no firing before the deadline that was wanted last; the wait ends; nobody touches the timer when it
-   has been taken back; behind the level nothing of its request is left.
+   Demanded: no firing before the deadline that was wanted last; the wait ends; nobody touches the timer
+   when it has been taken back; behind the level nothing of its request is left.
 
    Planted: PLANT_FIRE_UNLOCKED (timer_turns.pml), PLANT_HINT_LATE (timers.pml)
             PLANT_MOVE_BY_STORE      restart to later is a store: an expiry that came before is lost
@@ -78,8 +78,8 @@ inline arm(deadline) {
   atomic { unlock_wheel(home); doorbell[home] = 1 }
 }
 
-/* refresh_cancel: clear, then look at the levels that the fiber is in: there is this one, or none. The timer
-   may have fired again since it was armed. */
+/* refresh_cancel: clear, then look at the levels that the fiber is in: there is this one, or none. The
+   timer may have fired again since it was armed. */
 inline refresh_cancel(is_inside) {
   cancel_asked[0] = 0;
 #ifndef PLANT_NO_SECOND_LOOK

@@ -1,11 +1,11 @@
 /* Who fires the timers of timers.pml: a worker in its turns, and the watcher.
 
-   Before it includes this file a model defines fire(wheel, at), what the timer does when it fires, under the
-   lock of the wheel in which it was due at the moment `at`: it sets `wakes` when it has claimed fiber 0, and may
-   use `moved`.
+   Before it includes this file a model defines fire(wheel, at), what the timer does when it fires, under
+   the lock of the wheel in which it was due at the moment `at`: it sets `wakes` when it has claimed fiber
+   0, and may use `moved`.
 
    Planted here: PLANT_FIRE_UNLOCKED    pops what is due under the lock, fires it when the lock is given back
-                 PLANT_BLIND_SLEEP      a worker sleeps until what was earliest before it announced its sleep */
+                 PLANT_BLIND_SLEEP      a worker sleeps until what was earliest before it announced */
 
 /* Timers::fire_due, by anybody; then WakeBatch::deliver. */
 inline fire_due(wheel) {
@@ -31,8 +31,8 @@ inline fire_due(wheel) {
   at = 0
 }
 
-/* A worker's turns: what is due, then asleep until what is earliest, or until it is rung. A fiber that arms a
-   timer does so on its worker, which therefore looks again before it sleeps. */
+/* A worker's turns: what is due, then asleep until what is earliest, or until it is rung. A fiber that arms
+   a timer does so on its worker, which therefore looks again before it sleeps. */
 bit doorbell[WHEELS];
 #ifdef ARMS_OUTSIDE
 bit sleep_word[WHEELS];                  /* Idle's: 1 is asleep */

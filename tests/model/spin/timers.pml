@@ -1,8 +1,8 @@
 /* The timers of two workers (timers.h): one timer that a fiber arms, takes back and arms again, while the
    worker's own turn and the watcher fire what is due.
 
-   This file has the wheels and their lock; firing is in timer_turns.pml. Before it includes this file a model
-   defines LAST, the last moment: time comes to it, and stops.
+   This file has the wheels and their lock; firing is in timer_turns.pml. Before it includes this file a
+   model defines LAST, the last moment: time comes to it, and stops.
 
    Planted here: PLANT_HINT_LATE    says what is earliest only when the lock has been given back */
 

@@ -1,9 +1,9 @@
 /* wait(): fibers, and threads that are no fibers, wait for one object, whose waker wakes all of them.
 
    The object is what a join word or the count of a group is to its waiters: a flag `done`, the waiting list
-   and the lock in one word. Whoever returns last destroys the object at once. Fiber 0 is cancelled, twice at
-   the same time. A single thread then waits for another object, with the same record, while its first waker
-   may not have come out of notify() yet; of two threads the records go into the pool.
+   and the lock in one word. Whoever returns last destroys the object at once. Fiber 0 is cancelled, twice
+   at the same time. A single thread then waits for another object, with the same record, while its first
+   waker may not have come out of notify() yet; of two threads the records go into the pool.
 
      who                 plays
      fiber, foreign      wait(), wait_as_thread()            park.cc
@@ -173,7 +173,10 @@ proctype waker() {
   :: claim_first(who);
      if
      :: atomic { who < FIBERS -> batch[batch_count] = who; batch_count++ }
-     :: atomic { who >= FIBERS && who != kNobody -> next_record[who - FIBERS] = record; record = who - FIBERS }
+     :: atomic { who >= FIBERS && who != kNobody ->
+          next_record[who - FIBERS] = record;
+          record = who - FIBERS
+        }
      :: who == kNobody -> break
      fi
   od;

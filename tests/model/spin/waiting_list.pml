@@ -1,7 +1,7 @@
 /* The waiting list of one object (wait_list.h). Everything here is done under the object's lock.
 
-   Before it includes this file a model defines WAITERS, the number of its waiters; each has one node, on its
-   own stack. Fibers come first, from 0 on; the rest are threads that are no fibers, and need no claim.
+   Before it includes this file a model defines WAITERS, the number of its waiters; each has one node, on
+   its own stack. Fibers come first, from 0 on; the rest are threads that are no fibers, and need no claim.
 
    Planted here: PLANT_WAKES_CANCELLED. */
 

@@ -1,11 +1,12 @@
 /* The workers: each takes any fiber that is queued, and finishes what it began by leaving.
 
-   Before it includes this file a model defines commit_wait(fiber, parks), the commit step of a wait, which is
-   the function of that name in park.cc; commit_other with COMMIT_OTHER if its fibers leave in yet another way;
-   and commit_end with COMMIT_END if their end concerns others.
-   WORKER_LOCALS are variables that these need. Which queue a fiber is in is of no matter here: any of them may come next. */
+   Before it includes this file a model defines commit_wait(fiber, parks), the commit step of a wait, which
+   is the function of that name in park.cc; commit_other with COMMIT_OTHER if its fibers leave in yet
+   another way; and commit_end with COMMIT_END if their end concerns others. WORKER_LOCALS are variables
+   that these need. Which queue a fiber is in is of no matter here: any of them may come next. */
 
-#define TAKE(fiber, into) atomic { is_queued[fiber] -> is_queued[fiber] = 0; is_running[fiber] = 1; into = fiber }
+#define TAKE(fiber, into) \
+  atomic { is_queued[fiber] -> is_queued[fiber] = 0; is_running[fiber] = 1; into = fiber }
 
 /* Worker::next */
 proctype worker() {
