@@ -14,7 +14,7 @@ from pathlib import Path
 
 # What meson gives the library (runtime/meson.build).
 ARGUMENTS = ["-std=c++20", "-fvisibility=hidden", "-fvisibility-inlines-hidden", "-ftls-model=initial-exec",
-             "-fstack-clash-protection"]
+             "-fstack-clash-protection", "-fstack-protector-strong", "-fcf-protection=branch"]
 ASSEMBLY = ["arch/x86_64/adopt.S", "arch/x86_64/switch.S"]
 
 
