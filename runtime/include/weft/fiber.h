@@ -39,7 +39,9 @@ struct Site {
 struct SpawnOptions {
   std::string_view name = {};  // copied; the first 31 bytes
   // A power of two from 16 KiB up; 0: the runtime's default. With a bad one the fiber ends unrun with
-  // kInvalidArgument. A quarter of it, at most 64 KiB, is the guard.
+  // kInvalidArgument. A quarter of it, at most 64 KiB, is the guard. Calls into libc take up to 13 KiB of the
+  // rest (printf of a floating-point number): 64 KiB at least for fibers that make them. A stack is not
+  // cleared from fiber to fiber: who keeps secrets there wipes them.
   std::size_t stack_size = 0;
   bool pinned = false;               // stays on the worker that first runs it
   bool preserve_fp_control = false;  // mxcsr and the x87 control word are its own

@@ -12,7 +12,10 @@
 // under EndOnDrain return); after Options::drain cancel everything; after Options::shutdown_limit print
 // all fibers and _exit(70). A second signal cancels at once.
 //
-// Requires: privileges are dropped before a runtime starts, not while. A fiber belongs to one runtime.
+// Requires: capabilities, and seccomp filters without SECCOMP_FILTER_FLAG_TSYNC, are the calling
+// thread's alone: they are given up before a runtime starts. setuid() and its relatives reach all workers
+// at any time. A fiber belongs to one runtime. While stop() runs, nobody outside the runtime spawns into
+// its groups.
 // Promises: main's thread is never a worker. Start and stop can be repeated without a trace.
 #pragma once
 
