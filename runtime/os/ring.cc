@@ -1,5 +1,6 @@
 #include "runtime/os/ring.h"
 
+#include <algorithm>
 #include <cerrno>
 
 #include <poll.h>
@@ -90,14 +91,15 @@ io_uring_sqe* Ring::next_sqe() {
 }
 
 // Valgrind runs one thread at a time, and takes io_uring_enter for a call that does not block: it would
-// hold its lock over the wait, and nobody else could bring what is waited for. Over a poll it does not.
+// hold its lock over the wait, and nobody else could bring what is waited for. Over a poll it does not. What
+// the kernel has deferred does not end a poll of the ring, so this looks again every few milliseconds.
 int Ring::wait_in_poll(std::int64_t left_ns) {
+  constexpr std::int64_t kLookAgainNs = 5'000'000;
   if (const int result = enter(Wait::kNo, kNever, 0); result < 0) return result;
   pollfd ring{ring_.ring_fd, POLLIN, 0};
-  timespec timeout{left_ns / 1'000'000'000, left_ns % 1'000'000'000};
-  const long ready =
-      arch::syscall(SYS_ppoll, &ring, 1, left_ns == kNever ? nullptr : &timeout, nullptr, 0);
-  if (ready <= 0) return ready == 0 ? -ETIME : static_cast<int>(ready);
+  timespec timeout{0, std::min(left_ns, kLookAgainNs)};
+  const long ready = arch::syscall(SYS_ppoll, &ring, 1, &timeout, nullptr, 0);
+  if (ready < 0) return static_cast<int>(ready);
   return enter(Wait::kNo, kNever, 0);  // runs the deferred completions
 }
 
