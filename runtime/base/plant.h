@@ -34,6 +34,15 @@
 //  26  Idle::watched         goes by the count alone: spins while it is wrong   [watch]
 //  27  finish_fiber          says done before the group has counted the fiber   [life]
 //  28  drop_handle           does not look under the lock whether all is done   [life]
+//  50  switch.S              forgets a callee-saved register                   A1
+//  51  Worker::leave         does not bring back a fiber's own mxcsr and x87   A2
+//  52  Worker::leave         leaves the exception globals to the next fiber    H3
+//  53  weft_entry            calls the fiber with a stack that is 8 bytes off  A4
+//  54  weft_leave            does not begin with endbr64                       A9
+//  55  weft_leave            has rsp in the fiber's block for a moment         A5
+//  56  Worker::leave         goes on with the worker from before the switch    H2
+//  57  Worker::leave         leaves errno to the next fiber                    H1
+//  58  check.cc              exports a name that is not ours                   N8
 #pragma once
 
 namespace weft::base {
