@@ -40,7 +40,15 @@
 
         .macro  restore_callee_saved
         .irp    register, r15, r14, r13, r12, rbx, rbp
+#if WEFT_PLANT == 50                    // forgets r14: its place in the image is left alone
+        .ifc    \register, r14
+        addq    $8, %rsp
+        .else
         popq    %\register
+        .endif
+#else
+        popq    %\register
+#endif
         .cfi_adjust_cfa_offset -8
         .cfi_restore %\register
         .endr
@@ -94,9 +102,17 @@ END_FUNCTION(weft_loop)
 //   preserves  rbx, rbp, r12 to r15
 //   clobbers   everything else
 FUNCTION(weft_leave)
+#if WEFT_PLANT != 54
         endbr64                         // may be the target of an indirect call
+#endif
         save_callee_saved
         movq    %rsp, 0(%rdi)
+#if WEFT_PLANT == 55                    // as libraries do that save registers in the fiber itself
+        movq    %rdi, %rsp
+        .rept   8
+        pause
+        .endr
+#endif
         movq    %rsi, %rbx              // what the loop holds there
         movq    0(%rsi), %rsp
         .cfi_adjust_cfa_offset 8        // now the loop's frame: the same six, and its padding
@@ -115,6 +131,9 @@ FUNCTION(weft_entry)
         addq    $8, %rsp
 .Lseed: movq    %r13, %rdi              // seed_stack points here, and unwinders look at the byte before
         movq    %rax, %rsi
+#if WEFT_PLANT == 53
+        subq    $8, %rsp
+#endif
         call    *%r12
         movq    %rax, %rbx              // what the loop holds there
         movq    0(%rax), %rsp

@@ -19,3 +19,8 @@ void check_failed(const char* file, int line, const char* condition, const char*
 }
 
 }  // namespace weft::base
+
+#if WEFT_PLANT == 58
+extern "C" __attribute__((visibility("default"))) void stray_name();
+void stray_name() {}
+#endif

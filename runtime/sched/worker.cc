@@ -90,12 +90,13 @@ void Worker::main() {
   worker->commit_ = commit;
   worker->commit_argument_ = argument;
   worker->leave_fp_control(*fiber);
-  worker = switch_to_worker(*fiber, *worker);
+  Worker* const by = switch_to_worker(*fiber, *worker);
+  if (!base::planted(56)) worker = by;
   if (__builtin_expect(fiber->traits.keeps_fp_control(), 0)) {
-    arch::load_fp_control(fiber->frame->fp_control);
+    if (!base::planted(51)) arch::load_fp_control(fiber->frame->fp_control);
   }
-  *worker->thread_state_ = state;
-  *worker->errno_ = error;
+  if (!base::planted(52)) *worker->thread_state_ = state;
+  if (!base::planted(57)) *worker->errno_ = error;
   if (kChaos && commit != &commit_yield) stir();
 }
 

@@ -41,7 +41,7 @@ def exported(path):
 
 
 def archive_faults(path):
-    """Of the library: names of others, names that a shared library around it would export, a shadow stack."""
+    """Of the library: names of others, names that a shared library would export, a shadow stack."""
     faults = []
     for binding, visibility, name in exported(path):
         if binding == "GLOBAL" and not OURS.search(name):
