@@ -116,7 +116,7 @@ int main() {
   const std::uint64_t wanted = std::getenv("WEFT_SOAK") != nullptr ? 33'000'000
                                : kSanitized                        ? 150'000
                                                                    : 1'500'000;
-  test::Watchdog watchdog([] { return operations.load(); }, [] { return std::string(); });
+  test::Watchdog watchdog([] { return operations.load(); });
   bool good = true;
   for (const int workers : {2, 3, 4}) good = exact(workers, wanted) && good;
   return good ? 0 : 1;

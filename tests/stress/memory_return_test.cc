@@ -99,8 +99,7 @@ TEST_CASE("memory: what a peak of fibers took comes back", "[stack][G3][G6]") {
   bench::Footprint idle;
   {
     test::Watchdog watchdog(
-        [&] { return (*runtime)->metrics().switches + (*runtime)->metrics().spawned; },
-        [] { return std::string(); });
+        [&] { return (*runtime)->metrics().switches + (*runtime)->metrics().spawned; });
     CHECK((*runtime)->block_on([] {}).ok());
     before = show("before");
     CHECK((*runtime)->block_on([&] { return reach(peak, count); }).ok());

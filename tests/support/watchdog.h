@@ -43,8 +43,6 @@ class Watchdog {
         reports_(std::move(reports)),
         hang_ns_(hang_ns),
         thread_([this] { run(); }) {}
-  Watchdog(std::function<std::uint64_t()> progress, std::function<std::string()> report)
-      : Watchdog(std::move(progress), std::vector{std::move(report)}) {}
   ~Watchdog() {
     over_.store(1, std::memory_order_relaxed);  // relaxed: it publishes nothing
     os::futex_wake(over_, 1);
