@@ -7,6 +7,9 @@
 #include <cstdlib>
 #include <exception>
 #include <string>
+#include <thread>
+
+#include <sys/resource.h>
 
 #include <catch2/catch.hpp>
 
@@ -27,7 +30,9 @@ struct Thrown {
   static inline std::atomic<int> alive{0};  // relaxed: read when all fibers have ended
 };
 
-int long_or_short(int quick) { return std::getenv("WEFT_SOAK") != nullptr ? 20 * quick : quick; }
+const bool kSoak = std::getenv("WEFT_SOAK") != nullptr;
+
+int long_or_short(int quick) { return kSoak ? 20 * quick : quick; }
 
 // ---- Inside catch
 
@@ -99,22 +104,23 @@ class Nest {
 TEST_CASE("exceptions: caught ones survive parking and migration, nested and rethrown",
           "[exceptions][H3]") {
   constexpr int kFibers = 32;
+  const int seeds = kSoak ? 64 : 8;
   Random random(seed());
   Migrations migrations;
-  const int status = run(
-      [&] {
-        Scope scope;
-        for (int i = 0; i < kFibers; ++i) {
-          scope.spawn([&migrations, seed = random.next()] {
-            Nest(seed, migrations).run(long_or_short(100));
-          });
-        }
-        return scope.join();
-      },
-      two_shuffling_workers());
-  CHECK(status == 0);
-  CHECK(migrations.wrong() == "");
-  CHECK(migrations.parks() > 10'000);
+  for (int i = 0; i < seeds; ++i) {
+    const int status = run(
+        [&] {
+          Scope scope;
+          for (int fiber = 0; fiber < kFibers; ++fiber) {
+            scope.spawn([&migrations, seed = random.next()] { Nest(seed, migrations).run(100); });
+          }
+          return scope.join();
+        },
+        two_shuffling_workers());
+    REQUIRE(status == 0);
+    REQUIRE(migrations.wrong() == "");
+  }
+  CHECK(migrations.parks() > 15'000 * seeds);
   CHECK(migrations.seen() > 100);
   CHECK(Thrown::alive.load(std::memory_order_relaxed) == 0);
 }
@@ -183,6 +189,48 @@ TEST_CASE("exceptions: those in flight are counted by fiber while destructors pa
   CHECK(migrations.wrong() == "");
   CHECK(migrations.seen() > 100);
   CHECK(Thrown::alive.load(std::memory_order_relaxed) == 0);
+}
+
+// ---- Many at once
+
+// A lock around unwinding would put waiting workers to sleep: a process that only throws has no reason to.
+TEST_CASE("exceptions: a storm of them on eight workers meets no lock", "[exceptions][H5]") {
+  const int workers = GENERATE(1, 2, 8);
+  const int throws = kSoak ? 1'000'000 : 20'000;
+  std::atomic<int> caught{0};
+  rusage before{};
+  rusage after{};
+  const int status = run(
+      [&] {
+        std::atomic<int> standing{0};
+        Scope scope;
+        getrusage(RUSAGE_SELF, &before);
+        for (int i = 0; i < workers; ++i) {
+          scope.spawn([&] {
+            // One for each worker: it blocks its own until all have come.
+            for (++standing; standing != workers;) std::this_thread::yield();
+            for (int left = throws; left > 0; --left) {
+              try {
+                throw Thrown(static_cast<std::uint64_t>(left));
+              } catch (const Thrown& thrown) {
+                // relaxed: a count, read when all fibers have ended.
+                if (thrown.mark == static_cast<std::uint64_t>(left))
+                  caught.fetch_add(1, std::memory_order_relaxed);
+              }
+            }
+          });
+        }
+        const absl::Status joined = scope.join();
+        getrusage(RUSAGE_SELF, &after);
+        return joined;
+      },
+      {.workers = workers, .handle_signals = false});
+  CHECK(status == 0);
+  CHECK(caught == workers * throws);
+  CHECK(Thrown::alive.load(std::memory_order_relaxed) == 0);
+  const long sleeps = after.ru_nvcsw - before.ru_nvcsw;
+  INFO("voluntary context switches: " << sleeps);
+  CHECK(sleeps < throws / 20);
 }
 
 }  // namespace

@@ -1,12 +1,15 @@
 // What C and C++ keep per kernel thread, seen by a fiber that changes kernel threads: errno, the canary of
-// the stack protector, and where a backtrace ends. Compiled with -fstack-protector-all.
+// the stack protector, where a backtrace ends, and what is destroyed with a thread. Compiled with
+// -fstack-protector-all.
 #include <weft/runtime.h>
 
+#include <atomic>
 #include <cerrno>
 #include <cstdint>
 #include <cstdlib>
 #include <cstring>
 #include <string>
+#include <thread>
 
 #include <unwind.h>
 
@@ -138,6 +141,48 @@ TEST_CASE("thread state: a fiber's backtrace is exact and ends in weft_entry", "
   });
   CHECK(status == 0);
   CHECK(migrations.wrong() == "");
+}
+
+// ---- What has a destructor
+
+struct OfThread {
+  OfThread() { made.fetch_add(1, std::memory_order_relaxed); }
+  ~OfThread() { destroyed.fetch_add(1, std::memory_order_relaxed); }
+  OfThread(const OfThread&) = delete;
+  OfThread& operator=(const OfThread&) = delete;
+
+  int touched = 0;
+  // relaxed: read when the workers have been joined.
+  static inline std::atomic<int> made{0};
+  static inline std::atomic<int> destroyed{0};
+};
+thread_local OfThread of_thread;
+
+[[gnu::noinline]] void touch_of_thread() { ++of_thread.touched; }
+
+TEST_CASE("thread state: a thread_local of a worker is destroyed when the worker ends",
+          "[abi][H6]") {
+  static constexpr int kWorkers = 3;
+  OfThread::made = 0;
+  OfThread::destroyed = 0;
+  const int status = run(
+      [&] {
+        std::atomic<int> standing{0};
+        Scope scope;
+        for (int i = 0; i < kWorkers; ++i) {
+          scope.spawn([&standing] {
+            touch_of_thread();
+            // Blocks its worker until each of the others has one of these, and touches its own, too.
+            for (++standing; standing != kWorkers;) std::this_thread::yield();
+            touch_of_thread();
+          });
+        }
+        return scope.join();
+      },
+      {.workers = kWorkers, .handle_signals = false});
+  CHECK(status == 0);
+  CHECK(OfThread::made == kWorkers);
+  CHECK(OfThread::destroyed == kWorkers);
 }
 
 }  // namespace

@@ -58,7 +58,7 @@ class Trying {
   void (*const disarm_)();
   mutable std::mutex mutex_;
   char text_[200] = {};
-  Watchdog watchdog_{[] { return services_ended.load(); }, [this] { return report(); }};
+  Watchdog watchdog_{[] { return services_ended.load(); }, {[this] { return report(); }}};
 };
 
 struct Tried {

@@ -13,6 +13,7 @@
 namespace {
 
 constexpr int kPairs = 50;
+constexpr int kYields = 100;  // of each of a hundred fibers: 10,000 switches [A10]
 
 absl::Status echo(weft::TcpStream& stream) {
   std::string text(32, '\0');
@@ -53,6 +54,13 @@ absl::Status run() {
     if (!*same) return absl::DataLossError("another answer than what was said");
   }
   listener->close();
+  weft::Scope yielding;
+  for (int i = 0; i < 2 * kPairs; ++i) {
+    yielding.spawn([] {
+      for (int left = kYields; left > 0; --left) weft::this_fiber::yield();
+    });
+  }
+  if (absl::Status status = yielding.join(); !status.ok()) return status;
   return scope.join();
 }
 

@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""A program of a hundred fibers and a ring runs under Valgrind's memcheck without an error. [J5]
+"""A program of a hundred fibers and a ring runs under Valgrind's memcheck without an error. [A10] [J5]
 
     valgrind_test.py <memcheck_fibers>
 

@@ -255,3 +255,21 @@ TEST_CASE("fiber stack: ten thousand stacks occupy two pages each at most, also 
   });
   CHECK(resident_kib <= kFibers * 2 * os::kPageBytes / 1024);
 }
+
+TEST_CASE("fiber stack: nothing of a process with fibers is writable and executable",
+          "[stack][N3]") {
+  std::string both;
+  test::on_fiber({.workers = 2}, [&both] {
+    Scope scope;
+    for (int i = 0; i < 100; ++i)
+      scope.spawn([] { static_cast<void>(test::park_until_interrupted()); });
+    this_fiber::yield();
+    test::for_each_mapping([&both](auto, auto, const std::string& line) {
+      const std::string rights = line.substr(line.find(' ') + 1, 4);
+      if (rights[1] == 'w' && rights[2] == 'x') both += line;
+    });
+    scope.cancel();
+    return scope.join();
+  });
+  CHECK(both == "");
+}
