@@ -27,7 +27,8 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parent.parent
 FALLBACK_LINE = "weft: fallback:"
 SKIP_PREFIX = "skipped: "
-RELACY = Path("/usr/include/relacy/relacy.hpp")
+# What meson looks for, and builds no test with where it is missing.
+OPTIONAL_HEADERS = [Path("/usr/include/relacy/relacy.hpp"), Path("/usr/include/boost/context/fiber.hpp")]
 
 
 @dataclass
@@ -84,7 +85,8 @@ def configure(name):
     # Instrumented code confuses the compilers' flow analysis: there warnings are shown, no more.
     options = [f"-Dwerror={'false' if lane.sanitized else 'true'}", *lane.options]
     # A header that meson has looked for in vain it does not look for again, installed meanwhile or not.
-    wanted = " ".join([lane.compiler, *options, *(["relacy"] if RELACY.exists() else [])])
+    found = [header.stem for header in OPTIONAL_HEADERS if header.exists()]
+    wanted = " ".join([lane.compiler, *options, *found])
     stamp = where / "lane.txt"
     if (where / "build.ninja").exists() and stamp.exists() and stamp.read_text() == wanted:
         return True

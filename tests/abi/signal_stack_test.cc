@@ -113,8 +113,7 @@ TEST_CASE("signals: 2000 a second on each worker find rsp in a stack, whatever t
   action.sa_flags = SA_SIGINFO | SA_RESTART;  // and not SA_ONSTACK: that is the point
   REQUIRE(sigaction(SIGPROF, &action, nullptr) == 0);
   std::atomic<std::uint64_t> switches{0};  // relaxed: a count
-  const Watchdog watchdog([&] { return switches.load(std::memory_order_relaxed); },
-                          [] { return std::string("no fiber runs\n"); });
+  const Watchdog watchdog([&] { return switches.load(std::memory_order_relaxed); });
   const int status = run(
       [&] {
         Scope scope;
