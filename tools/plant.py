@@ -91,7 +91,7 @@ class Tree:
             sys.exit(f"tests/plants.tsv names {test}, which build {self.folder.name} does not have")
         row = self.tests[test]
         files = [name for target in row["depends"] for name in self.targets[target]]
-        files += [part for part in row["cmd"] if part.startswith(str(self.folder))]
+        files += [part for part in map(os.path.normpath, row["cmd"]) if part.startswith(f"{self.folder}/")]
         self.quietly(["ninja", "-C", self.folder,
                       *dict.fromkeys(os.path.relpath(name, self.folder) for name in files)])
         log = self.folder / "meson-logs/testlog.json"

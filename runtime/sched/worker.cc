@@ -40,7 +40,7 @@ Worker::~Worker() = default;
 absl::Status Worker::set_up(AlternateStack& alternate) {
   auto& driver = static_cast<UringDriver&>(*driver_);
   if (int error = driver.open(); error < 0) return errno_status(driver.failed_step(), error);
-  if (!base::planted(60)) {
+  if constexpr (!base::planted(60)) {
     if (absl::Status status = alternate.enter(); !status.ok()) return status;
   }
   blocks_ = BlockCache::lease();
@@ -91,12 +91,12 @@ void Worker::main() {
   worker->commit_argument_ = argument;
   worker->leave_fp_control(*fiber);
   Worker* const by = switch_to_worker(*fiber, *worker);
-  if (!base::planted(56)) worker = by;
+  if constexpr (!base::planted(56)) worker = by;
   if (__builtin_expect(fiber->traits.keeps_fp_control(), 0)) {
-    if (!base::planted(51)) arch::load_fp_control(fiber->frame->fp_control);
+    if constexpr (!base::planted(51)) arch::load_fp_control(fiber->frame->fp_control);
   }
-  if (!base::planted(52)) *worker->thread_state_ = state;
-  if (!base::planted(57)) *worker->errno_ = error;
+  if constexpr (!base::planted(52)) *worker->thread_state_ = state;
+  if constexpr (!base::planted(57)) *worker->errno_ = error;
   if (kChaos && commit != &commit_yield) stir();
 }
 
