@@ -79,11 +79,15 @@ def run(command, **keywords):
     return subprocess.run([str(part) for part in command], cwd=ROOT, **keywords).returncode
 
 
+def meson_options(lane):
+    # Instrumented code confuses the compilers' flow analysis: there warnings are shown, no more.
+    return [f"-Dwerror={'false' if lane.sanitized else 'true'}", *lane.options]
+
+
 def configure(name):
     """Sets build/<lane> up, or again when the lane's compiler or options are other than last time."""
     lane, where = LANES[name], folder(name)
-    # Instrumented code confuses the compilers' flow analysis: there warnings are shown, no more.
-    options = [f"-Dwerror={'false' if lane.sanitized else 'true'}", *lane.options]
+    options = meson_options(lane)
     # A header that meson has looked for in vain it does not look for again, installed meanwhile or not.
     found = [header.stem for header in OPTIONAL_HEADERS if header.exists()]
     wanted = " ".join([lane.compiler, *options, *found])

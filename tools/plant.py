@@ -64,7 +64,7 @@ class Tree:
     def configure(self, plant):
         if plant == self.plant:
             return
-        options = [*self.lane.options, "-Dwerror=false", f"-Dplant={plant}"]
+        options = [*lanes.meson_options(self.lane), f"-Dplant={plant}"]
         compilers = {"CXX": self.lane.compiler, "CC": lanes.C_COMPILER[self.lane.compiler]}
         fresh = not (self.folder / "build.ninja").exists()
         command = (["meson", "setup", *options, self.folder] if fresh else
