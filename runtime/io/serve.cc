@@ -78,24 +78,21 @@ class ErrorLog {
  public:
   explicit ErrorLog(sched::Core& core) : core_(core) {}
 
-  // A line for which there is no memory is left out, too.
-  void add(const char* what, const absl::Status& error) noexcept {
+  // `error` is a status or a text. A line for which there is no memory is left out, too.
+  template <class Error>
+  void add(const char* what, const Error& error) noexcept {
     try {
-      add(what, error.ToString());
-    } catch (const std::bad_alloc&) {
-      omitted_.fetch_add(1, std::memory_order_relaxed);  // relaxed: a statistic
-    }
-  }
-  void add(const char* what, const char* error) noexcept {
-    try {
-      add(what, std::string(error));
+      write(what, text_of(error));
     } catch (const std::bad_alloc&) {
       omitted_.fetch_add(1, std::memory_order_relaxed);  // relaxed: a statistic
     }
   }
 
  private:
-  void add(const char* what, const std::string& error) {
+  static std::string text_of(const absl::Status& error) { return error.ToString(); }
+  static std::string text_of(const char* error) { return error; }
+
+  void write(const char* what, const std::string& error) {
     const std::int64_t now = os::now_ns();
     std::int64_t next = next_ns_.load(std::memory_order_relaxed);  // relaxed: decided by the CAS
     if (now < next || !next_ns_.compare_exchange_strong(next, now + os::kNanosPerSecond,

@@ -4,7 +4,6 @@
 // changes its worker between. It parks on its own stack only, and leaves no catch open inside a context:
 // Boost keeps the thread's exception globals no more than most.
 #include <weft/runtime.h>
-#include <weft/scope.h>
 
 #include <cstdint>
 #include <exception>
@@ -72,18 +71,8 @@ TEST_CASE("boost: contexts and fibers in turn, with exceptions and changes of th
   constexpr int kFibers = 16;
   Random random(seed());
   Migrations migrations;
-  const int status = run(
-      [&] {
-        Scope scope;
-        for (int i = 0; i < kFibers; ++i) {
-          scope.spawn([&migrations, seed = random.next()] {
-            Random own(seed);
-            take_turns(own, migrations, 500);
-          });
-        }
-        return scope.join();
-      },
-      two_shuffling_workers());
+  const int status =
+      run_fibers(kFibers, random, [&migrations](Random& own) { take_turns(own, migrations, 500); });
   CHECK(status == 0);
   CHECK(migrations.wrong() == "");
   CHECK(migrations.seen() > 10);

@@ -108,15 +108,8 @@ TEST_CASE("exceptions: caught ones survive parking and migration, nested and ret
   Random random(seed());
   Migrations migrations;
   for (int i = 0; i < seeds; ++i) {
-    const int status = run(
-        [&] {
-          Scope scope;
-          for (int fiber = 0; fiber < kFibers; ++fiber) {
-            scope.spawn([&migrations, seed = random.next()] { Nest(seed, migrations).run(100); });
-          }
-          return scope.join();
-        },
-        two_shuffling_workers());
+    const int status = run_fibers(
+        kFibers, random, [&migrations](Random& own) { Nest(own.next(), migrations).run(100); });
     REQUIRE(status == 0);
     REQUIRE(migrations.wrong() == "");
   }
@@ -170,21 +163,12 @@ TEST_CASE("exceptions: those in flight are counted by fiber while destructors pa
   constexpr int kFibers = 32;
   Random random(seed());
   Migrations migrations;
-  const int status = run(
-      [&] {
-        Scope scope;
-        for (int i = 0; i < kFibers; ++i) {
-          scope.spawn([&migrations, seed = random.next()] {
-            Random own(seed);
-            for (int round = 0; round < long_or_short(100); ++round) {
-              ParksAtItsEnd::throw_and_catch(own, migrations, 1);
-              migrations.expect(std::uncaught_exceptions() == 0, "an exception is still in flight");
-            }
-          });
-        }
-        return scope.join();
-      },
-      two_shuffling_workers());
+  const int status = run_fibers(kFibers, random, [&migrations](Random& own) {
+    for (int round = 0; round < long_or_short(100); ++round) {
+      ParksAtItsEnd::throw_and_catch(own, migrations, 1);
+      migrations.expect(std::uncaught_exceptions() == 0, "an exception is still in flight");
+    }
+  });
   CHECK(status == 0);
   CHECK(migrations.wrong() == "");
   CHECK(migrations.seen() > 100);

@@ -1,14 +1,17 @@
 // Fibers that keep changing their kernel thread, and a place to note what they find.
 //
 //   Migrations migrations;
-//   run([&] { ... migrations.park(random); migrations.expect(fact, "what is wrong"); ... },
-//       two_shuffling_workers());
+//   run_fibers(16, random, [&](Random& own) {
+//     migrations.park(own);
+//     migrations.expect(fact, "what is wrong");
+//   });
 //   CHECK(migrations.wrong() == "");
 //
 // Promises: everything may be called by any number of fibers; nothing asserts.
 #pragma once
 
 #include <weft/runtime.h>
+#include <weft/scope.h>
 
 #include <atomic>
 #include <string>
@@ -22,6 +25,23 @@ namespace weft::test {
 
 inline Options two_shuffling_workers() {
   return {.workers = 2, .shuffle_wakes = true, .handle_signals = false};
+}
+
+// Runs `body` on so many fibers, each with random numbers of its own. Returns what run() returns.
+template <class Body>
+int run_fibers(int fibers, Random& random, Body body) {
+  return run(
+      [&] {
+        Scope scope;
+        for (int i = 0; i < fibers; ++i) {
+          scope.spawn([&body, seed = random.next()] {
+            Random own(seed);
+            body(own);
+          });
+        }
+        return scope.join();
+      },
+      two_shuffling_workers());
 }
 
 class Migrations {

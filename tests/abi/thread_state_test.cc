@@ -25,22 +25,6 @@ namespace {
 
 int long_or_short(int quick) { return std::getenv("WEFT_SOAK") != nullptr ? 50 * quick : quick; }
 
-template <class Body>
-int run_fibers(int fibers, Random& random, Body body) {
-  return run(
-      [&] {
-        Scope scope;
-        for (int i = 0; i < fibers; ++i) {
-          scope.spawn([&body, seed = random.next()] {
-            Random own(seed);
-            body(own);
-          });
-        }
-        return scope.join();
-      },
-      two_shuffling_workers());
-}
-
 // Functions of their own: a compiler may take the address of errno for constant within one function.
 [[gnu::noinline]] void set_errno(int value) {
   errno = value;
