@@ -15,7 +15,7 @@ namespace {
 
 TEST_CASE("refused connection: without a stack for its fiber its place is given back",
           "[faults][K1][serve]") {
-  test::Watchdog watchdog(30);  // a place that is lost is missed for ever
+  test::TimeLimit time_limit(30);  // a place that is lost is missed for ever
   constexpr int kRefused = 5;
   int refused = 0;
   absl::Status afterwards = absl::UnknownError("not reached"), served = afterwards;

@@ -54,7 +54,7 @@ absl::Status hear(TcpStream& stream, int transfers, std::uint64_t& hashed) {
 }
 
 TEST_CASE("short transfers: ten thousand messages arrive whole", "[faults][F9]") {
-  test::Watchdog watchdog(120);
+  test::TimeLimit time_limit(120);
   const int workers = GENERATE(1, 2);
   test::ShortTransfers shorten(test::seed());
   std::uint64_t said[2] = {}, heard[2] = {};

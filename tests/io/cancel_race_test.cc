@@ -107,7 +107,7 @@ void check_tally(const Tally& tally, const Wire& wire, int operations) {
 TEST_CASE("cancel_race: a read is cancelled, or gets its bytes, and none is lost",
           "[cancel_race][F3][F11]") {
   const auto [workers, share] = GENERATE(table<int, int>({{1, 20'000}, {2, 60'000}, {4, 20'000}}));
-  test::Watchdog watchdog(test::soaking() ? 3000 : 240);
+  test::TimeLimit time_limit(test::soaking() ? 3000 : 240);
   const int operations = operations_of(share);
   Wire wire(test::tcp_pair());
   Tally tally;
@@ -153,7 +153,7 @@ TEST_CASE("cancel_race: a read is cancelled, or gets its bytes, and none is lost
 TEST_CASE("cancel_race: a read meets its deadline, or gets its bytes, and none is lost",
           "[cancel_race][F3]") {
   const auto [workers, share] = GENERATE(table<int, int>({{1, 5'000}, {2, 10'000}}));
-  test::Watchdog watchdog(test::soaking() ? 3000 : 240);
+  test::TimeLimit time_limit(test::soaking() ? 3000 : 240);
   const int operations = operations_of(share);
   Wire wire(test::tcp_pair());
   Tally tally;
@@ -186,7 +186,7 @@ TEST_CASE("cancel_race: a read meets its deadline, or gets its bytes, and none i
 
 TEST_CASE("cancel_race: a write that is cancelled says how much it wrote", "[cancel_race][F3]") {
   const int workers = GENERATE(1, 2);
-  test::Watchdog watchdog(240);
+  test::TimeLimit time_limit(240);
   const int operations = operations_of(3'000);
   std::uint64_t written = 0;
   std::uint64_t received = 0;
@@ -236,7 +236,7 @@ long kernel_thread() { return arch::syscall(SYS_gettid); }
 TEST_CASE("cancel_race: another worker cancels an operation that is in this one's ring",
           "[cancel_race][F11]") {
   const int workers = GENERATE(2, 4);
-  test::Watchdog watchdog(240);
+  test::TimeLimit time_limit(240);
   const int rounds = operations_of(5'000);
   int cancelled = 0;
   int elsewhere = 0;
@@ -266,7 +266,7 @@ TEST_CASE("cancel_race: another worker cancels an operation that is in this one'
 
 TEST_CASE("cancel_race: a foreign thread cancels operations", "[cancel_race][F11]") {
   const int workers = GENERATE(1, 2, 4);
-  test::Watchdog watchdog(240);
+  test::TimeLimit time_limit(240);
   const int rounds = operations_of(1'000);
   Options options;
   options.workers = workers;
@@ -301,7 +301,7 @@ TEST_CASE("cancel_race: a cancelled scope awaits its operations before stacks ar
           "[cancel_race][F4]") {
   const int workers = GENERATE(1, 2);
   const bool by_exception = GENERATE(false, true);
-  test::Watchdog watchdog(240);
+  test::TimeLimit time_limit(240);
   const int rounds = operations_of(1'000);
   constexpr int kFibers = 4;
   std::atomic<int> damaged{0};

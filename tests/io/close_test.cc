@@ -67,7 +67,7 @@ Tally close_in_use(int workers, int rounds, Use use) {
 
 TEST_CASE("close: a read in flight ends with kAborted, and the peer sees the end", "[close][F1]") {
   const int workers = GENERATE(1, 2);
-  test::Watchdog watchdog(240);
+  test::TimeLimit time_limit(240);
   const int rounds = rounds_of(2'000, 10'000);
   const long before = test::entries("/proc/self/fd");
   const Tally tally = close_in_use(workers, rounds, [](TcpStream& stream) -> absl::Status {
@@ -82,7 +82,7 @@ TEST_CASE("close: a read in flight ends with kAborted, and the peer sees the end
 
 TEST_CASE("close: a write in flight ends with kAborted, and the peer sees the end", "[close][F1]") {
   const int workers = GENERATE(1, 2);
-  test::Watchdog watchdog(240);
+  test::TimeLimit time_limit(240);
   const int rounds = rounds_of(300, 10'000);
   const Tally tally = close_in_use(workers, rounds, &write_for_ever);
   CHECK(tally.closed == rounds);
@@ -92,7 +92,7 @@ TEST_CASE("close: a write in flight ends with kAborted, and the peer sees the en
 
 TEST_CASE("close: a reader and a writer at once both end with kAborted", "[close][F1]") {
   const int workers = GENERATE(1, 2);
-  test::Watchdog watchdog(240);
+  test::TimeLimit time_limit(240);
   const int rounds = rounds_of(200, 10'000);
   int both = 0;
   test::in_runtime(workers, [&] {
@@ -118,7 +118,7 @@ TEST_CASE("close: a reader and a writer at once both end with kAborted", "[close
 // and closes it too.
 TEST_CASE("close: the reader may close as well, as soon as it has heard of it", "[close][F1]") {
   const int workers = GENERATE(1, 2);
-  test::Watchdog watchdog(240);
+  test::TimeLimit time_limit(240);
   const int rounds = rounds_of(2'000, 20'000);
   const long before = test::entries("/proc/self/fd");
   int heard = 0;
@@ -145,7 +145,7 @@ TEST_CASE("close: the reader may close as well, as soon as it has heard of it", 
 }
 
 TEST_CASE("close: a foreign thread closes under a reader", "[close][F1]") {
-  test::Watchdog watchdog(240);
+  test::TimeLimit time_limit(240);
   const int rounds = rounds_of(300, 5'000);
   Options options;
   options.workers = 2;
@@ -175,7 +175,7 @@ TEST_CASE("close: a foreign thread closes under a reader", "[close][F1]") {
 
 TEST_CASE("close: a connect in flight is cancelled, and its descriptor closed", "[close][F1]") {
   const int workers = GENERATE(1, 2);
-  test::Watchdog watchdog(240);
+  test::TimeLimit time_limit(240);
   const int rounds = rounds_of(200, 10'000);
   const long before = test::entries("/proc/self/fd");
   // A full backlog: the kernel answers no further connect.
@@ -214,7 +214,7 @@ TEST_CASE("close: a connect in flight is cancelled, and its descriptor closed", 
 // letter, and nobody ever reads another one.
 TEST_CASE("close: no byte goes to the next connection of the same number", "[close][F2]") {
   const int workers = GENERATE(1, 2);
-  test::Watchdog watchdog(240);
+  test::TimeLimit time_limit(240);
   const int rounds = rounds_of(5'000, 100'000);
   int crossed = 0;
   int same_number = 0;

@@ -98,7 +98,7 @@ OutOfDescriptors accept_at_the_limit(TcpListener& listener, Runtime& runtime, in
 
 TEST_CASE("listener: without descriptors it turns one away at a time and does not spin",
           "[listener][F7][F8]") {
-  test::Watchdog watchdog(120);
+  test::TimeLimit time_limit(120);
   constexpr int kClients = 100;
   const int code = in_child([] {
     alarm(60);
@@ -173,7 +173,7 @@ struct LimitedServer {
 
 TEST_CASE("listener: five hundred clients of a server with 64 descriptors are served or sent away",
           "[listener][F8]") {
-  test::Watchdog watchdog(120);
+  test::TimeLimit time_limit(120);
   constexpr int kClients = 500;
   const int code = in_child([] {
     alarm(100);
@@ -201,7 +201,7 @@ TEST_CASE("listener: five hundred clients of a server with 64 descriptors are se
 }
 
 TEST_CASE("listener: two fibers that meet the limit do not block a worker", "[listener][F7]") {
-  test::Watchdog watchdog(60);
+  test::TimeLimit time_limit(60);
   const int code = in_child([] {
     alarm(30);
     auto listener = TcpListener::bind("127.0.0.1:0");

@@ -28,7 +28,7 @@ TcpListener bound() {
 
 TEST_CASE("listener: several fibers in accept() get one connection each", "[listener]") {
   const int workers = GENERATE(1, 2, 4);
-  test::Watchdog watchdog(120);
+  test::TimeLimit time_limit(120);
   TcpListener listener = bound();
   std::atomic<int> accepted{0};
   std::vector<int> clients;
@@ -57,7 +57,7 @@ TEST_CASE("listener: several fibers in accept() get one connection each", "[list
 
 TEST_CASE("listener: accept() is ended by close, cancellation and deadline", "[listener]") {
   const int workers = GENERATE(1, 2);
-  test::Watchdog watchdog(120);
+  test::TimeLimit time_limit(120);
   TcpListener listener = bound();
   absl::Status timed, cancelled, closed, after;
   test::in_runtime(workers, [&] {
@@ -89,7 +89,7 @@ TEST_CASE("listener: accept() is ended by close, cancellation and deadline", "[l
 
 TEST_CASE("listener: a connection that arrives while it is closed is handed out or closed",
           "[listener][F1]") {
-  test::Watchdog watchdog(240);
+  test::TimeLimit time_limit(240);
   const long before = test::entries("/proc/self/fd");
   const int rounds = test::soaking() ? 20'000 : 1'000;
   int served = 0;
@@ -128,7 +128,7 @@ TEST_CASE("listener: a connection that arrives while it is closed is handed out 
 }
 
 TEST_CASE("listener: close() from two fibers at once closes once", "[listener][F1]") {
-  test::Watchdog watchdog(120);
+  test::TimeLimit time_limit(120);
   const long before = test::entries("/proc/self/fd");
   test::in_runtime(2, [&] {
     for (int round = 0; round < 300; ++round) {
@@ -146,7 +146,7 @@ TEST_CASE("listener: close() from two fibers at once closes once", "[listener][F
 
 TEST_CASE("listener: one that outlives its runtime can be closed, or used in another",
           "[listener]") {
-  test::Watchdog watchdog(60);
+  test::TimeLimit time_limit(60);
   TcpListener listener = bound();
   for (int round = 0; round < 2; ++round) {
     absl::Status first, second;
@@ -172,7 +172,7 @@ TEST_CASE("listener: one that outlives its runtime can be closed, or used in ano
 
 TEST_CASE("listener: what nobody takes is bounded, and served later", "[listener][F7]") {
   const int workers = GENERATE(1, 2);
-  test::Watchdog watchdog(120);
+  test::TimeLimit time_limit(120);
   constexpr int kClients = 300;
   constexpr int kWaitingMax = 64;
   TcpListener listener = bound();

@@ -31,12 +31,12 @@ namespace weft::test {
 inline bool soaking() { return std::getenv("WEFT_SOAK") != nullptr; }
 
 // Ends the process, by SIGALRM, when a test hangs. Nothing is judged by it.
-class Watchdog {
+class TimeLimit {
  public:
-  explicit Watchdog(unsigned seconds) { alarm(seconds); }
-  ~Watchdog() { alarm(0); }
-  Watchdog(const Watchdog&) = delete;
-  Watchdog& operator=(const Watchdog&) = delete;
+  explicit TimeLimit(unsigned seconds) { alarm(seconds); }
+  ~TimeLimit() { alarm(0); }
+  TimeLimit(const TimeLimit&) = delete;
+  TimeLimit& operator=(const TimeLimit&) = delete;
 };
 
 class SocketPair {

@@ -100,7 +100,7 @@ void ask_for_ever(const std::string& where, ClientTally& tally) {
 TEST_CASE("serve: a drain under full load loses and cuts no reply", "[serve][F16]") {
   const int workers = GENERATE(1, 2);
   constexpr int kClients = 100;
-  test::Watchdog watchdog(120);
+  test::TimeLimit time_limit(120);
   Host server(workers);
   auto listener = TcpListener::bind("127.0.0.1:0");
   REQUIRE(listener.ok());
@@ -134,7 +134,7 @@ TEST_CASE("serve: a drain under full load loses and cuts no reply", "[serve][F16
 
 TEST_CASE("serve: an idle connection does not hold up a drain, one that must be waited for does",
           "[serve]") {
-  test::Watchdog watchdog(60);
+  test::TimeLimit time_limit(60);
   absl::Status idle, again, with_data, after_data, without;
   std::atomic<int> parked{0};
   Host host(2);
@@ -172,7 +172,7 @@ TEST_CASE("serve: an idle connection does not hold up a drain, one that must be 
 }
 
 TEST_CASE("serve: a drain does not end a read_exactly that has consumed something", "[serve]") {
-  test::Watchdog watchdog(60);
+  test::TimeLimit time_limit(60);
   absl::Status torn = absl::UnknownError(""), next;
   std::array<char, 8> buffer{};
   Host host(1);
@@ -210,7 +210,7 @@ std::string ask_once(const std::string& where) {
 
 TEST_CASE("serve: an error or an exception of a handler ends its connection alone", "[serve]") {
   const int workers = GENERATE(1, 2);
-  test::Watchdog watchdog(60);
+  test::TimeLimit time_limit(60);
   Host host(workers);
   std::vector<std::string> answers;
   absl::Status served;
@@ -252,7 +252,7 @@ TEST_CASE("serve: at the limit clients wait, none is dropped and all are served"
   const int workers = GENERATE(1, 2);
   constexpr int kClients = 50;
   constexpr std::size_t kLimit = 3;
-  test::Watchdog watchdog(60);
+  test::TimeLimit time_limit(60);
   Host host(workers);
   std::atomic<int> now{0};
   std::atomic<int> most{0};
@@ -295,7 +295,7 @@ TEST_CASE("serve: at the limit clients wait, none is dropped and all are served"
 
 TEST_CASE("serve: cancelled it ends its connections and says kCancelled", "[serve]") {
   const int workers = GENERATE(1, 2);
-  test::Watchdog watchdog(60);
+  test::TimeLimit time_limit(60);
   Host host(workers);
   StatusCode served{}, handler{};
   std::string answer = "unset";
@@ -328,7 +328,7 @@ TEST_CASE("serve: cancelled it ends its connections and says kCancelled", "[serv
 }
 
 TEST_CASE("serve: two that share a listener share its connections", "[serve]") {
-  test::Watchdog watchdog(60);
+  test::TimeLimit time_limit(60);
   Host host(2);
   int well = 0;
   absl::Status first, second;

@@ -37,7 +37,7 @@ std::vector<std::uint8_t> noise(std::size_t bytes) {
 
 TEST_CASE("stream: read gives what is there, and 0 at the end", "[stream]") {
   const int workers = GENERATE(1, 2);
-  test::Watchdog watchdog(60);
+  test::TimeLimit time_limit(60);
   std::size_t first = 0, at_end = 1, again = 1;
   std::string text(20, '\0');
   bool knew_before = true, knows = false;
@@ -62,7 +62,7 @@ TEST_CASE("stream: read gives what is there, and 0 at the end", "[stream]") {
 
 TEST_CASE("stream: write_all and read_exactly carry megabytes both ways at once", "[stream][F9]") {
   const int workers = GENERATE(1, 2);
-  test::Watchdog watchdog(120);
+  test::TimeLimit time_limit(120);
   const std::vector<std::uint8_t> there = noise(5'000'000);
   std::vector<std::uint8_t> back(there.rbegin(), there.rend());
   std::vector<std::uint8_t> got_there(there.size()), got_back(back.size());
@@ -82,7 +82,7 @@ TEST_CASE("stream: write_all and read_exactly carry megabytes both ways at once"
 }
 
 TEST_CASE("stream: read_exactly at an early end is_closed()", "[stream]") {
-  test::Watchdog watchdog(60);
+  test::TimeLimit time_limit(60);
   absl::Status status;
   test::in_runtime(1, [&] {
     Ends ends(test::tcp_pair());
@@ -96,7 +96,7 @@ TEST_CASE("stream: read_exactly at an early end is_closed()", "[stream]") {
 }
 
 TEST_CASE("stream: an empty buffer is refused and no end of the stream", "[stream]") {
-  test::Watchdog watchdog(60);
+  test::TimeLimit time_limit(60);
   absl::Status read, write, all, exactly;
   test::in_runtime(1, [&] {
     Ends ends(test::tcp_pair());
@@ -123,7 +123,7 @@ absl::Status insist(Try once) {
 
 TEST_CASE("stream: a second reader gets kFailedPrecondition", "[stream]") {
   const int workers = GENERATE(1, 2);
-  test::Watchdog watchdog(60);
+  test::TimeLimit time_limit(60);
   absl::Status first, second;
   test::in_runtime(workers, [&] {
     Ends ends(test::tcp_pair());
@@ -147,7 +147,7 @@ TEST_CASE("stream: a second reader gets kFailedPrecondition", "[stream]") {
 
 TEST_CASE("stream: a second writer gets kFailedPrecondition", "[stream]") {
   const int workers = GENERATE(1, 2);
-  test::Watchdog watchdog(60);
+  test::TimeLimit time_limit(60);
   absl::Status first, second;
   std::size_t written = 0, extra = 0, received = 0;
   test::in_runtime(workers, [&] {
@@ -186,7 +186,7 @@ TEST_CASE("stream: a second writer gets kFailedPrecondition", "[stream]") {
 
 TEST_CASE("stream: after shutdown_write the peer sees the end and can still answer", "[stream]") {
   const int workers = GENERATE(1, 2);
-  test::Watchdog watchdog(60);
+  test::TimeLimit time_limit(60);
   std::string question, answer;
   absl::Status late_write, closed;
   test::in_runtime(workers, [&] {
@@ -218,7 +218,7 @@ TEST_CASE("stream: after shutdown_write the peer sees the end and can still answ
 }
 
 TEST_CASE("stream: a closed stream says so", "[stream]") {
-  test::Watchdog watchdog(60);
+  test::TimeLimit time_limit(60);
   absl::Status read, write;
   int fd = 0;
   test::in_runtime(1, [&] {
@@ -240,7 +240,7 @@ TEST_CASE("stream: a closed stream says so", "[stream]") {
 // A peer that has gone answers with a reset: the second write meets it.
 TEST_CASE("stream: writing to a peer that has gone is an error, not a signal", "[stream][F12]") {
   const int workers = GENERATE(1, 2);
-  test::Watchdog watchdog(60);
+  test::TimeLimit time_limit(60);
   absl::Status in_batch, directly;
   test::in_runtime(workers, [&] {
     Ends ends(test::tcp_pair());
@@ -265,7 +265,7 @@ TEST_CASE("stream: writing to a peer that has gone is an error, not a signal", "
 }
 
 TEST_CASE("stream: a reset is ECONNRESET, with its text", "[stream]") {
-  test::Watchdog watchdog(60);
+  test::TimeLimit time_limit(60);
   absl::Status status;
   test::in_runtime(1, [&] {
     test::SocketPair pair = test::tcp_pair();
@@ -288,7 +288,7 @@ TEST_CASE("stream: a reset is ECONNRESET, with its text", "[stream]") {
 }
 
 TEST_CASE("stream: connect says why it failed", "[stream]") {
-  test::Watchdog watchdog(60);
+  test::TimeLimit time_limit(60);
   absl::Status refused, bad, unreachable;
   test::in_runtime(1, [&] {
     auto listener = TcpListener::bind("127.0.0.1:0");
@@ -309,7 +309,7 @@ TEST_CASE("stream: connect says why it failed", "[stream]") {
 
 TEST_CASE("stream: connect and accept find each other, and know their names", "[stream]") {
   const int workers = GENERATE(1, 2);
-  test::Watchdog watchdog(60);
+  test::TimeLimit time_limit(60);
   bool names = false;
   std::string got(4, '\0');
   test::in_runtime(workers, [&] {
@@ -331,7 +331,7 @@ TEST_CASE("stream: connect and accept find each other, and know their names", "[
 }
 
 TEST_CASE("stream: a foreign thread is refused, and no thread hangs", "[stream]") {
-  test::Watchdog watchdog(60);
+  test::TimeLimit time_limit(60);
   Ends ends(test::tcp_pair());
   std::array<char, 4> buffer;
   CHECK(ends.a.read(buffer).status().code() == StatusCode::kFailedPrecondition);

@@ -32,7 +32,7 @@ struct Ends {
 
 TEST_CASE("timeout: it ends a read, and every wait after it, but takes no byte", "[timeout]") {
   const int workers = GENERATE(1, 2);
-  test::Watchdog watchdog(60);
+  test::TimeLimit time_limit(60);
   std::vector<StatusCode> codes;
   bool expired = false, outer_expired = true, got_it = false;
   test::in_runtime(workers, [&] {
@@ -61,7 +61,7 @@ TEST_CASE("timeout: it ends a read, and every wait after it, but takes no byte",
 
 TEST_CASE("timeout: expired() tells an own deadline from one outside", "[timeout]") {
   const int workers = GENERATE(1, 2);
-  test::Watchdog watchdog(60);
+  test::TimeLimit time_limit(60);
   StatusCode inside{}, still{}, after{};
   bool inner_expired = true, outer_expired = false;
   test::in_runtime(workers, [&] {
@@ -89,7 +89,7 @@ TEST_CASE("timeout: expired() tells an own deadline from one outside", "[timeout
 TEST_CASE("timeout: restart() lifts what nobody was told of, and keeps what somebody was",
           "[timeout]") {
   const int workers = GENERATE(1, 2);
-  test::Watchdog watchdog(60);
+  test::TimeLimit time_limit(60);
   StatusCode lifted{}, told{}, kept{};
   bool was_expired = false, lifted_expired = true, kept_expired = false;
   test::in_runtime(workers, [&] {
@@ -117,7 +117,7 @@ TEST_CASE("timeout: restart() lifts what nobody was told of, and keeps what some
 
 TEST_CASE("timeout: restarted before each of many waits it never fires", "[timeout]") {
   const int workers = GENERATE(1, 2);
-  test::Watchdog watchdog(60);
+  test::TimeLimit time_limit(60);
   int echoed = 0;
   bool expired = true;
   test::in_runtime(workers, [&] {
@@ -144,7 +144,7 @@ TEST_CASE("timeout: restarted before each of many waits it never fires", "[timeo
 
 TEST_CASE("timeout: a deadline in the past ends the first wait", "[timeout]") {
   const int workers = GENERATE(1, 2);
-  test::Watchdog watchdog(60);
+  test::TimeLimit time_limit(60);
   std::vector<StatusCode> codes;
   test::in_runtime(workers, [&] {
     Ends ends;
@@ -158,7 +158,7 @@ TEST_CASE("timeout: a deadline in the past ends the first wait", "[timeout]") {
 
 TEST_CASE("timeout: it bounds writes, connects and accepts", "[timeout]") {
   const int workers = GENERATE(1, 2);
-  test::Watchdog watchdog(60);
+  test::TimeLimit time_limit(60);
   StatusCode write{}, connect{}, accept{};
   std::size_t written = 0, received = 0;
   test::in_runtime(workers, [&] {
@@ -201,7 +201,7 @@ TEST_CASE("timeout: it bounds writes, connects and accepts", "[timeout]") {
 TEST_CASE("timeout: what happened wins over a deadline that passes at the same time",
           "[timeout][F3]") {
   const int workers = GENERATE(1, 2);
-  test::Watchdog watchdog(60);
+  test::TimeLimit time_limit(60);
   absl::Status first, second;
   std::size_t got = 0;
   test::in_runtime(workers, [&] {
